@@ -1,0 +1,1 @@
+"""Wiring: stages, recipes, command line and report."""

@@ -1,0 +1,85 @@
+"""One Beam job: a folder of shards to write, run in as many passes as memory asks for, resumed shard by shard."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from ropewalk.transforms.shards import ShardFolder
+
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+"""Named in full: Beam's DirectRunner alias first tries to download another runner's binary."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A unit of work that can be repeated without harm.
+
+    Attributes:
+        label: What it does, for the progress display.
+        target: The folder it writes.
+        build: Wires the writing of the given shard numbers into a pipeline.
+        shuffle_bytes: Estimated bytes that the shuffle of one shard holds in memory on the local runner.
+    """
+
+    label: str
+    target: ShardFolder
+    build: Callable[[beam.Pipeline, Sequence[int]], object]
+    shuffle_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How jobs run; never part of a result.
+
+    Attributes:
+        runner: Beam runner, by name or full path.
+        workers: Worker processes of the local runner; 1 runs in this process.
+        beam_args: Any other Beam flags, passed through untouched.
+        memory_mb: Memory one pass of a local shuffle may take.
+    """
+
+    runner: str = LOCAL_RUNNER
+    workers: int = 1
+    beam_args: tuple[str, ...] = ()
+    memory_mb: int = 1024
+
+    @property
+    def local(self) -> bool:
+        """Whether shuffles live in this machine's memory."""
+        return self.runner == LOCAL_RUNNER
+
+    @property
+    def threads(self) -> int:
+        """Threads one worker's kernels may use."""
+        return max(1, (os.cpu_count() or 1) // self.workers) if self.local else 1
+
+    def options(self) -> PipelineOptions:
+        """Beam's own options."""
+        args = [f"--runner={self.runner}", *self.beam_args]
+        if self.local and self.workers > 1:
+            args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={self.workers}"]
+        return PipelineOptions(args)
+
+    def run(self, job: Job) -> float:
+        """Writes every shard of the job that is not there yet; returns the seconds it took."""
+        start = time.perf_counter()
+        job.target.clear_unfinished()
+        pending = sorted(set(range(job.target.num_shards)) - set(job.target.done()))
+        for shards in self._passes(pending, job.shuffle_bytes):
+            pipeline = beam.Pipeline(options=self.options())
+            job.build(pipeline, shards)
+            result = pipeline.run()
+            result.wait_until_finish()
+        logging.getLogger(__name__).debug("%s: %d shards", job.label, len(pending))
+        return time.perf_counter() - start
+
+    def _passes(self, pending: list[int], shuffle_bytes: int) -> list[list[int]]:
+        size = len(pending)
+        if self.local and shuffle_bytes:
+            size = max(1, (self.memory_mb << 20) // shuffle_bytes)
+        return [pending[i : i + size] for i in range(0, len(pending), size)] if pending else []

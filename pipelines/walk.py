@@ -1,0 +1,183 @@
+"""The walk: stages in order, each run only if its inputs or settings changed, each leaving its manifest last."""
+
+import importlib
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from ropewalk.pipelines import measure
+from ropewalk.pipelines.jobs import Engine, Job
+from ropewalk.schemas import tables
+from ropewalk.schemas.manifest import Run, Shard, StageManifest, add_counters, fingerprint
+from ropewalk.schemas.recipe import STAGES, Recipe
+from ropewalk.transforms import files
+from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+from ropewalk.transforms.shards import ShardFolder
+
+Jobs = Generator[Job, None, dict[str, Any]]
+"""A stage's jobs, one after the other: code between two of them may read what the first one wrote. Returns facts."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage knows when it runs.
+
+    Attributes:
+        corpus: The corpus folder, its row space laid.
+        recipe: The whole recipe.
+        config: This stage's own settings.
+        rows: Documents in the corpus.
+        threads: Threads a worker's kernels may use.
+        key: Fingerprint of everything the stage's result depends on.
+        folder: URL of what the stage writes.
+        manifests: Finished earlier stages, by name.
+    """
+
+    corpus: CorpusDir
+    recipe: Recipe
+    config: Any
+    rows: int
+    threads: int
+    key: str
+    folder: str
+    manifests: dict[str, StageManifest]
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the row space."""
+        return len(self.corpus.file_names)
+
+    def alive(self, *stages: str) -> list[str]:
+        """Those of `stages` that the recipe runs: whose verdicts put documents out."""
+        return [stage for stage in stages if self.recipe.enabled(stage)]
+
+    def columns(self, stage: str) -> ShardFolder:
+        """The folder of this stage's row-aligned columns."""
+        return ShardFolder(self.folder, tables.COLUMNS[stage], self.num_shards, self.key)
+
+    def work(self, name: str, schema: pa.Schema, num_shards: int) -> ShardFolder:
+        """A folder for intermediate results; removed when the stage has finished."""
+        return ShardFolder(files.join(self.folder, "_work", name), schema, num_shards, fingerprint([self.key, name]))
+
+
+class StageModule(Protocol):
+    """A module of `pipelines.stages`."""
+
+    VERSION: int
+    """Raised when the stage's result changes for the same input and settings."""
+    READS: Sequence[str]
+    """Earlier stages whose columns it reads; those that are switched off are skipped."""
+
+    def jobs(self, context: Context) -> Jobs:
+        """The stage's jobs; the last one writes the stage's own folder. Returns facts for the manifest."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage to run: `pack` makes one for each layout.
+
+    Attributes:
+        name: What users call it (`dedup`, `pack in_context-8192`).
+        stage: The stage.
+        folder: Where it writes, below the corpus.
+        config: Its settings.
+    """
+
+    name: str
+    stage: str
+    folder: str
+    config: BaseModel
+
+    @property
+    def module(self) -> StageModule:
+        """The stage's module."""
+        module: StageModule = importlib.import_module(f"ropewalk.pipelines.stages.{self.stage}")  # type: ignore[assignment]
+        return module
+
+
+def steps(recipe: Recipe) -> list[Step]:
+    """The steps of a recipe after ingest and before the report, in order."""
+    found = []
+    for stage in STAGES:
+        if stage in ("ingest", "report") or not recipe.enabled(stage):
+            continue
+        if stage == "pack":
+            for pack in recipe.pack or ():
+                found.append(Step(f"pack {pack.name}", stage, f"sequences/{pack.name}", pack))
+        else:
+            found.append(Step(stage, stage, f"columns/{stage}", getattr(recipe, stage)))
+    return found
+
+
+def stage_key(step: Step, recipe: Recipe, reads: dict[str, str]) -> str:
+    """Fingerprint of all that the step's result depends on."""
+    return fingerprint(
+        {
+            "stage": step.stage,
+            "version": step.module.VERSION,
+            "config": step.config.model_dump(mode="json"),
+            "seed": recipe.seed,
+            "priorities": {i.source or i.path: i.priority for i in recipe.input} if step.stage == "dedup" else None,
+            "reads": reads,
+        }
+    )
+
+
+def reads_of(step: Step, recipe: Recipe, keys: dict[str, str]) -> dict[str, str]:
+    """Keys of what the step reads: the documents' content and the earlier stages it names."""
+    return {name: keys[name] for name in (DOCUMENTS, *step.module.READS) if name in keys}
+
+
+Watch = Callable[[Job], None]
+"""Called before each job: how the progress display learns what to look at."""
+
+
+def run_step(
+    step: Step, recipe: Recipe, corpus: CorpusDir, engine: Engine, manifests: dict[str, StageManifest], *,
+    key: str, reads: dict[str, str], watch: Watch,
+) -> StageManifest:  # fmt: skip
+    """Runs one step and writes its manifest, last."""
+    laid = corpus.manifest()
+    assert laid is not None
+    folder = files.join(corpus.url, step.folder)
+    files.remove(files.join(folder, "stage.json"))
+    context = Context(corpus, recipe, step.config, laid.rows, engine.threads, key, folder, manifests)
+    return run_jobs(step.module.jobs(context), engine, watch=watch, finish=lambda target, facts, run: StageManifest(
+        stage=step.stage, key=key, config=step.config.model_dump(mode="json"), reads=reads,
+        rows=sum(shard.rows for shard in target), counters=add_counters([s.counters for s in target]),
+        facts=facts, shards=target, run=run,
+    ))  # fmt: skip
+
+
+def run_jobs(
+    jobs: Jobs, engine: Engine, *, watch: Watch, finish: Callable[[list[Shard], dict[str, Any], Run], StageManifest]
+) -> StageManifest:
+    """Runs a stage's jobs in turn; the last job's target becomes the stage's folder."""
+    seconds: dict[str, float] = {}
+    last: Job | None = None
+    with measure.Meter() as meter:
+        while True:
+            try:
+                job = next(jobs)
+            except StopIteration as stop:
+                facts = stop.value or {}
+                break
+            watch(job)
+            seconds[job.label] = round(engine.run(job), 3)
+            last = job
+        assert last is not None
+        shards = last.target.finish()
+    run = meter.run(workers=engine.workers, runner=engine.runner.rsplit(".", 1)[-1], jobs=seconds)
+    manifest = finish(shards, facts, run)
+    write_manifest(last.target.url, manifest)
+    files.remove(files.join(last.target.url, "_work"))
+    files.remove(files.join(last.target.url, "_shards"))
+    return manifest
+
+
+def write_manifest(folder: str, manifest: StageManifest) -> None:
+    """Writes `stage.json`."""
+    files.write_bytes(files.join(folder, "stage.json"), manifest.model_dump_json(indent=1).encode())

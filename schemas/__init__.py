@@ -1,0 +1,1 @@
+"""The nouns: tables, addresses, manifests and recipe configuration."""

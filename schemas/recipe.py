@@ -1,0 +1,297 @@
+"""The recipe: what to read and how each stage is set. Frozen; unknown keys are refused with a suggestion."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+STAGES = ("ingest", "filter", "dedup", "tokenize", "embed", "cluster", "order", "pack", "report")
+"""The walk, in order. Every stage but ingest can be switched off in a recipe with `stage: false`."""
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; the message names file, field, value and remedy."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class InputConfig(_Settings):
+    """One input: files, folders or datasets that share a source name."""
+
+    path: str
+    """File, folder, glob, or any fsspec URL (`hf://datasets/org/name/*.parquet`, `s3://…`)."""
+    source: str | None = None
+    """Name of the source in the corpus; default: derived from the path."""
+    format: Literal["auto", "jsonl", "json", "parquet", "arrow", "text", "html", "code"] = "auto"
+    """How to read the files; `auto` goes by the ending of each name. `code` takes source files of every language."""
+    text: str = "text"
+    """Field that holds the document."""
+    id: str = "id"
+    """Field that holds a stable key, where there is one."""
+    url: str = "url"
+    """Field that holds the document's address, where there is one."""
+    unit: Literal["file", "repository"] = "file"
+    """For text and code: one document a file, or all files of a repository joined into one."""
+    priority: int = Field(default=0, ge=-128, le=127)
+    """Of two copies otherwise equal, the one from the source with the higher priority is kept."""
+
+
+class IngestConfig(_Settings):
+    """Reading records into the row space."""
+
+    shard_bytes: int = Field(default=64 << 20, ge=1 << 10)
+    """Input bytes of one shard: larger JSONL files are split at line ends, small files share a shard."""
+    max_record_bytes: int = Field(default=128 << 20, ge=1)
+    """A longer record becomes a dead letter; bounds memory."""
+    payload_limit: int = Field(default=64 << 10, ge=0)
+    """Bytes of a rejected record kept in the dead-letter table."""
+
+
+class FilterConfig(_Settings):
+    """Which documents take part in the later stages."""
+
+    min_chars: int = Field(default=50, ge=0)
+    """Shortest document, in codepoints."""
+    max_chars: int | None = Field(default=None, ge=1)
+    """Longest document, in codepoints; none: no limit."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_chars is not None and self.max_chars < self.min_chars:
+            raise ValueError(f"max_chars={self.max_chars} is below min_chars={self.min_chars}: nothing would pass")
+        return self
+
+
+class DedupConfig(_Settings):
+    """Exact and near duplicates. The S-curve of the bands is 1 - (1 - s^rows)^bands."""
+
+    near: bool = True
+    """Also find near-duplicates; false: exact copies (up to case, digits' and words' separators) only."""
+    ngram: int = Field(default=5, ge=1, le=32)
+    """Words in a shingle (characters in scripts without spaces)."""
+    bands: int = Field(default=14, ge=1, le=512)
+    """LSH bands; documents that agree on all rows of one band are candidates."""
+    rows: int = Field(default=8, ge=1, le=64)
+    """Signature values in a band."""
+    threshold: float = Field(default=0.75, ge=0, le=1)
+    """Smallest exact Jaccard similarity of shingle sets for which two documents count as copies."""
+
+
+class TokenizeConfig(_Settings):
+    """Text to token ids."""
+
+    tokenizer: str = "auto"
+    """`auto` (smollm2 if installed, else bytes), `smollm2`, `bytes`, path of a `tokenizer.json`, or a Hub id."""
+    add_eos: bool = True
+    """Append the tokenizer's end-of-text token to every document."""
+
+
+class EmbedConfig(_Settings):
+    """Document vectors."""
+
+    embedder: Literal["lexical"] = "lexical"
+    """`lexical`: hashed TF-IDF, randomly projected; needs no model."""
+
+
+class ClusterConfig(_Settings):
+    """Spherical k-means; bounds how many documents are compared with each other."""
+
+    size: int = Field(default=1000, ge=1)
+    """Documents a cluster should have: the number of clusters is documents / size."""
+    max_size: int = Field(default=8000, ge=2)
+    """Larger clusters are split again."""
+    sample_per_cluster: int = Field(default=128, ge=1)
+    """Documents per cluster in the training sample."""
+    iterations: int = Field(default=12, ge=1)
+    """Rounds of k-means."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_size < self.size:
+            raise ValueError(f"max_size={self.max_size} is below size={self.size}: raise max_size")
+        return self
+
+
+class OrderConfig(_Settings):
+    """The similarity order: In-Context Pretraining's greedy path, short segments dissolved."""
+
+    neighbours: int = Field(default=10, ge=1, le=256)
+    """Nearest neighbours of a document in the graph."""
+    min_segment: int = Field(default=21, ge=0)
+    """Segments of the path with fewer documents are dissolved into their neighbours' places; 0: paper-faithful."""
+
+
+class PackConfig(_Settings):
+    """One layout of training sequences."""
+
+    layout: Literal["in_context", "concat", "random"] = "in_context"
+    """`in_context`: best-fit along the similarity order; `concat`: the same order cut every `length` tokens;
+    `random`: best-fit along a seeded random order."""
+    length: int = Field(default=8192, ge=2)
+    """Tokens in a sequence, at most."""
+    open_bins: int = Field(default=10, ge=1, le=4096)
+    """Sequences kept open at once; more fill better, fewer keep neighbours closer."""
+    loss: Literal["token", "document"] = "token"
+    """Every token counts the same, or every document (tokens weigh 1 / tokens of their segment)."""
+
+    @property
+    def name(self) -> str:
+        """Folder of the layout below `sequences/`."""
+        return f"{self.layout}-{self.length}"
+
+
+class Recipe(_Settings):
+    """A whole walk. Every stage runs with its defaults unless it is set, or switched off with `false`."""
+
+    output: str
+    """Corpus folder: local path or any fsspec URL."""
+    input: tuple[InputConfig, ...] = Field(min_length=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of everything random."""
+    memory_mb: int = Field(default=1024, ge=64)
+    """Memory one pass of a shuffle may take on the local runner; more data means more passes, never another result."""
+    ingest: IngestConfig = IngestConfig()
+    filter: FilterConfig | Literal[False] = FilterConfig()
+    dedup: DedupConfig | Literal[False] = DedupConfig()
+    tokenize: TokenizeConfig | Literal[False] = TokenizeConfig()
+    embed: EmbedConfig | Literal[False] = EmbedConfig()
+    cluster: ClusterConfig | Literal[False] = ClusterConfig()
+    order: OrderConfig | Literal[False] = OrderConfig()
+    pack: tuple[PackConfig, ...] | Literal[False] = (PackConfig(),)
+    report: bool = True
+
+    @field_validator("input", "pack", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [{"path": value}]
+        if isinstance(value, dict):
+            return [value]
+        if isinstance(value, list | tuple):
+            return [{"path": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("filter", "dedup", "tokenize", "embed", "cluster", "order", "ingest", mode="before")
+    @classmethod
+    def _defaults_if_empty(cls, value: Any) -> Any:
+        return {} if value is None or value is True else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        needs = {"cluster": ("embed",), "order": ("embed", "cluster"), "pack": ("tokenize",)}
+        for stage, required in needs.items():
+            for other in required:
+                if getattr(self, stage) is not False and getattr(self, other) is False:
+                    raise ValueError(f"{stage} needs {other}: remove `{other}: false`, or add `{stage}: false`")
+        names = [pack.name for pack in self.pack or ()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"pack: layout and length must differ between entries, got {', '.join(names)}")
+        for pack in self.pack or ():
+            if pack.layout != "random" and self.order is False:
+                raise ValueError(f"pack: layout {pack.layout!r} needs order: use `random`, or remove `order: false`")
+        sources: dict[str, int] = {}
+        for entry in self.input:
+            name = source_name(entry)
+            if sources.setdefault(name, entry.priority) != entry.priority:
+                raise ValueError(f"input: source {name!r} has two priorities; give the inputs different `source` names")
+        return self
+
+    def enabled(self, stage: str) -> bool:
+        """Whether `stage` is switched on."""
+        return stage == "ingest" or getattr(self, stage) is not False
+
+
+def source_name(entry: InputConfig) -> str:
+    """Name of an input's source: as given, or the last part of its path that names something."""
+    if entry.source:
+        return entry.source
+    parts = [p for p in re.split(r"[/\\]+", entry.path.split("://")[-1]) if p not in ("", ".", "..")]
+    plain = [p for p in parts if not re.search(r"[*?\[\]{}]", p)]
+    name = (plain or ["input"])[-1]
+    return re.sub(r"(\.(jsonl?|ndjson|parquet|arrow|txt|md|rst|html?|gz|zst))+$", "", name) or "input"
+
+
+def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Reads a YAML recipe.
+
+    Args:
+        path: The file.
+        overrides: Values by dotted name (`{"dedup.threshold": 0.85, "pack.0.length": 32768}`), set last.
+
+    Raises:
+        RecipeError: The file is missing, no YAML, or has an unknown key or a wrong value.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe. `ropewalk demo` shows one at work") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with `input` and `output`, got {type(document).__name__}")
+    for name, value in (overrides or {}).items():
+        _set(document, name, value, str(path))
+    return parse_recipe(document, name=str(path))
+
+
+def parse_recipe(document: dict[str, Any], *, name: str = "recipe") -> Recipe:
+    """Validates a recipe given as plain data; see `load_recipe`."""
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        faults = error.errors()
+        # `stage: false` is the second choice of a union: its complaint only repeats the first one's.
+        faults = [f for f in faults if f["type"] != "literal_error" or f["ctx"]["expected"] != "False"] or faults
+        raise RecipeError("\n".join(_explain(name, fault) for fault in faults)) from None
+
+
+def _set(document: dict[str, Any], dotted: str, value: Any, name: str) -> None:
+    *parents, last = dotted.split(".")
+    here: Any = document
+    for part in parents:
+        if isinstance(here, list):
+            if not part.isdigit() or int(part) >= len(here):
+                raise RecipeError(f"{name}: --set {dotted}: {part!r} is not one of the {len(here)} entries")
+            here = here[int(part)]
+            continue
+        if not isinstance(here.get(part), dict | list):
+            here[part] = {}
+        here = here[part]
+    if isinstance(here, list):
+        if not last.isdigit() or int(last) >= len(here):
+            raise RecipeError(f"{name}: --set {dotted}: {last!r} is not one of the {len(here)} entries")
+        here[int(last)] = value
+    else:
+        here[last] = value
+
+
+def _explain(name: str, fault: Any) -> str:
+    place = [str(part) for part in fault["loc"] if not _is_tag(part)]
+    field = ".".join(place) or "recipe"
+    if fault["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(place[-1], _known_keys(place[:-1]), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_known_keys(place[:-1]))}"
+        return f"{name}: {field}: unknown setting; {hint}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    shown = "" if fault["type"] in ("missing", "value_error") else f" (got {fault['input']!r})"
+    return f"{name}: {field}: {message}{shown}"
+
+
+def _is_tag(part: Any) -> bool:
+    return isinstance(part, str) and (part.endswith("Config") or part.startswith(("literal", "tuple", "function")))
+
+
+def _known_keys(place: list[str]) -> list[str]:
+    models = {
+        "": Recipe, "input": InputConfig, "ingest": IngestConfig, "filter": FilterConfig, "dedup": DedupConfig,
+        "tokenize": TokenizeConfig, "embed": EmbedConfig, "cluster": ClusterConfig, "order": OrderConfig,
+        "pack": PackConfig,
+    }  # fmt: skip
+    return list(models.get(place[0] if place else "", Recipe).model_fields)

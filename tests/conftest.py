@@ -1,0 +1,67 @@
+"""Fixtures shared by all tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from ropewalk.pipelines import measure
+from ropewalk.pipelines.jobs import Engine
+from ropewalk.pipelines.walk import Step, run_step, steps
+from ropewalk.schemas import tables
+from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
+from ropewalk.schemas.recipe import Recipe
+from ropewalk.transforms import files
+from ropewalk.transforms.corpus_dir import CorpusDir
+from ropewalk.transforms.shards import ShardFolder
+
+
+@pytest.fixture
+def lay(tmp_path: Path) -> Callable[..., CorpusDir]:
+    """Lays document batches, one a shard, as a corpus folder: `corpus = lay(batch, batch, name="corpus")`."""
+
+    def lay(*shards: pa.RecordBatch, name: str = "corpus") -> CorpusDir:
+        url = str(tmp_path / name)
+        folder = ShardFolder(files.join(url, "documents"), tables.DOCUMENTS, len(shards), "test")
+        for number, batch in enumerate(shards):
+            with folder.writer(number) as writer:
+                for start in range(0, batch.num_rows, 100):  # several batches a shard, as real ones have
+                    writer.write(batch.slice(start, 100))
+        done = folder.finish()
+        with measure.Meter() as meter:
+            pass
+        stage = StageManifest(
+            stage="ingest", key="test", config={}, reads={}, rows=sum(s.rows for s in done), counters={},
+            shards=done, run=meter.run(workers=1, runner="none", jobs={}),
+        )  # fmt: skip
+        sources: dict[str, int] = {}
+        for batch in shards:
+            for source in batch.column("source").to_pylist():
+                sources[source] = sources.get(source, 0) + 1
+        manifest = CorpusManifest(
+            ropewalk="test", rows=stage.rows, bytes=sum(s.bytes for s in done),
+            content=fingerprint([s.hash for s in done]), sources=sources, ingest=stage,
+        )  # fmt: skip
+        files.write_bytes(files.join(url, "corpus.json"), manifest.model_dump_json().encode())
+        return CorpusDir.open(url)
+
+    return lay
+
+
+@pytest.fixture
+def run_stage() -> Callable[..., StageManifest]:
+    """Runs one stage of a recipe on a corpus whose earlier stages have run: `run_stage(corpus, recipe, "dedup")`."""
+
+    def run(corpus: CorpusDir, recipe: Recipe, name: str, engine: Engine | None = None) -> StageManifest:
+        step: Step = next(step for step in steps(recipe) if step.name == name or step.stage == name)
+        manifests = {
+            earlier.stage: found
+            for earlier in steps(recipe)
+            if earlier.stage != "pack" and (found := corpus.stage_manifest(earlier.folder))
+        }
+        return run_step(
+            step, recipe, corpus, engine or Engine(), manifests, key=f"test-{name}", reads={}, watch=lambda job: None
+        )
+
+    return run

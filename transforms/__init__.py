@@ -1,0 +1,1 @@
+"""Data-parallel steps over Arrow batches: pure batch functions and their PTransforms."""

@@ -1,0 +1,1 @@
+"""Ways to lay documents into training sequences: one layout a file."""
