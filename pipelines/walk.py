@@ -12,7 +12,7 @@ from ropewalk.pipelines import measure
 from ropewalk.pipelines.jobs import Engine, Job
 from ropewalk.schemas import tables
 from ropewalk.schemas.manifest import Run, Shard, StageManifest, add_counters, fingerprint
-from ropewalk.schemas.recipe import STAGES, Recipe
+from ropewalk.schemas.recipe import STAGES, Recipe, source_name
 from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.shards import ShardFolder
@@ -113,20 +113,26 @@ def steps(recipe: Recipe) -> list[Step]:
 
 
 def stage_key(step: Step, recipe: Recipe, reads: dict[str, str]) -> str:
-    """Fingerprint of all that the step's result depends on."""
+    """Fingerprint of all that the step's result depends on.
+
+    A stage module may have a function `extra_key(config) -> dict` for what its settings only point at, such as the
+    content of a tokenizer file.
+    """
+    extra_key = getattr(step.module, "extra_key", None)
     return fingerprint(
         {
             "stage": step.stage,
             "version": step.module.VERSION,
             "config": step.config.model_dump(mode="json"),
+            "extra": extra_key(step.config) if extra_key else None,
             "seed": recipe.seed,
-            "priorities": {i.source or i.path: i.priority for i in recipe.input} if step.stage == "dedup" else None,
+            "priorities": {source_name(i): i.priority for i in recipe.input} if step.stage == "dedup" else None,
             "reads": reads,
         }
     )
 
 
-def reads_of(step: Step, recipe: Recipe, keys: dict[str, str]) -> dict[str, str]:
+def reads_of(step: Step, keys: dict[str, str]) -> dict[str, str]:
     """Keys of what the step reads: the documents' content and the earlier stages it names."""
     return {name: keys[name] for name in (DOCUMENTS, *step.module.READS) if name in keys}
 

@@ -21,7 +21,7 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema, *, table: str) -> pa.Recor
     Raises:
         SchemaMismatch: Naming every missing column, wrong type and forbidden null.
     """
-    if batch.schema.equals(schema):
+    if batch.schema.equals(schema, check_metadata=True):
         present = batch
     else:
         faults = []

@@ -37,6 +37,8 @@ class InputConfig(_Settings):
     """Field that holds the document's address, where there is one."""
     unit: Literal["file", "repository"] = "file"
     """For text and code: one document a file, or all files of a repository joined into one."""
+    exclude: tuple[str, ...] = ()
+    """Glob patterns of files and folders to leave out, matched against the path below `path` and against the name."""
     priority: int = Field(default=0, ge=-128, le=127)
     """Of two copies otherwise equal, the one from the source with the higher priority is kept."""
 

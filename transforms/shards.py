@@ -15,6 +15,7 @@ from typing import IO, Self
 import pyarrow as pa
 import xxhash
 
+from ropewalk.schemas.conform import conform
 from ropewalk.schemas.manifest import Shard, canonical_json
 from ropewalk.transforms import files
 
@@ -121,9 +122,12 @@ class ShardWriter:
         return self
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Appends a batch of the folder's schema."""
-        if batch.schema != self.folder.schema:
-            batch = pa.RecordBatch.from_arrays(batch.columns, schema=self.folder.schema)
+        """Appends a batch of the folder's schema.
+
+        Raises:
+            SchemaMismatch: If it has other columns.
+        """
+        batch = conform(batch, self.folder.schema, table=self.folder.url)
         if batch.num_rows:
             self._stream.write_batch(batch)
         self.rows += batch.num_rows

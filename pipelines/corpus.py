@@ -1,0 +1,171 @@
+"""The corpus half as one call: `run(recipe)` walks from the inputs to packed sequences and the report.
+
+Running it again is a no-op. A changed setting reruns its stage and those that read it; a killed run goes on where
+it was, shard by shard.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ropewalk.pipelines import walk
+from ropewalk.pipelines.jobs import Engine, Job
+from ropewalk.schemas.manifest import CorpusManifest, StageManifest
+from ropewalk.schemas.recipe import STAGES, Recipe, RecipeError
+from ropewalk.transforms import files
+from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+
+
+class Watcher:
+    """What happens, told step by step; this one keeps quiet. The command line shows it (`display.Display`)."""
+
+    def begin(self, name: str, corpus: CorpusManifest | None) -> None:
+        """A step starts."""
+
+    def job(self, job: Job) -> None:
+        """A job of the step starts."""
+
+    def end(self, name: str, manifest: StageManifest | None) -> None:
+        """The step has finished; no manifest for the report."""
+
+    def fresh(self, name: str, manifest: StageManifest | None) -> None:
+        """The step's result was there already."""
+
+
+@dataclass
+class Outcome:
+    """What a run left behind.
+
+    Attributes:
+        corpus: The row space.
+        stages: Manifest of each step, by its name.
+        report: URL of the report, if it was written.
+    """
+
+    corpus: CorpusManifest
+    stages: dict[str, StageManifest] = field(default_factory=dict)
+    report: str | None = None
+
+    @property
+    def rejected(self) -> int:
+        """Records in the dead-letter table."""
+        return self.corpus.ingest.counters.get("rejected-records", 0)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a step stands: its key, and whether its result is there already."""
+
+    step: walk.Step
+    key: str
+    reads: dict[str, str]
+    fresh: StageManifest | None
+
+
+def states(recipe: Recipe, corpus: CorpusDir, content: str) -> list[State]:
+    """Where each step of the recipe stands, for a row space of this content."""
+    keys = {DOCUMENTS: content}
+    found = []
+    for step in walk.steps(recipe):
+        reads = walk.reads_of(step, keys)
+        key = walk.stage_key(step, recipe, reads)
+        manifest = corpus.stage_manifest(step.folder)
+        found.append(State(step, key, reads, manifest if manifest and manifest.key == key else None))
+        if step.stage != "pack":
+            keys[step.stage] = key
+    return found
+
+
+def run(
+    recipe: Recipe,
+    engine: Engine | None = None,
+    *,
+    first: str = "ingest",
+    until: str = "report",
+    force: bool = False,
+    watcher: Watcher | None = None,
+) -> Outcome:
+    """Runs the stages of a recipe that are not up to date.
+
+    Args:
+        recipe: The recipe.
+        engine: How to run; default: this process.
+        first: First stage to look at; those before it must have finished.
+        until: Last stage to run.
+        force: Run the stages from `first` on even if they are up to date.
+        watcher: Told what happens.
+
+    Raises:
+        RecipeError: If an input is missing or a stage name is unknown.
+    """
+    from ropewalk.pipelines.stages.ingest import ingest
+
+    engine, watcher = engine or Engine(memory_mb=recipe.memory_mb), watcher or Watcher()
+    begin, end = _index(first), _index(until)
+    if end < begin:
+        raise RecipeError(f"--until {until} comes before --from {first}: the walk is {' → '.join(STAGES)}")
+    corpus = CorpusDir(recipe.output)
+    if begin == 0:
+        before = corpus.manifest()
+        watcher.begin("ingest", before)
+        laid = ingest(recipe, engine, watch=watcher.job, force=force)
+        same = before is not None and before.ingest.run == laid.ingest.run
+        (watcher.fresh if same else watcher.end)("ingest", laid.ingest)
+    else:
+        found = corpus.manifest()
+        if found is None:
+            raise RecipeError(f"{recipe.output}: --from {first} needs an ingested corpus, and there is none yet")
+        laid = found
+    outcome = Outcome(laid)
+    corpus = CorpusDir.open(recipe.output)
+    manifests: dict[str, StageManifest] = {}
+    changed = False
+    for state in states(recipe, corpus, laid.content):
+        name, place = state.step.name, _index(state.step.stage)
+        if place > end:
+            break
+        manifest = state.fresh
+        if place < begin:
+            if manifest is None:
+                raise RecipeError(f"--from {first}: {name} has no up-to-date result: use --from {state.step.stage}")
+        elif manifest is not None and not force:
+            watcher.fresh(name, manifest)
+        else:
+            if force:
+                files.remove(files.join(corpus.url, state.step.folder))
+            watcher.begin(name, laid)
+            manifest = walk.run_step(
+                state.step, recipe, corpus, engine, manifests, key=state.key, reads=state.reads, watch=watcher.job
+            )
+            watcher.end(name, manifest)
+            changed = True
+        outcome.stages[name] = manifest
+        if state.step.stage != "pack":
+            manifests[state.step.stage] = manifest
+    if recipe.report and end == _index("report"):
+        outcome.report = _report(recipe, watcher, changed or force)
+    return outcome
+
+
+def _report(recipe: Recipe, watcher: Watcher, changed: bool) -> str:
+    from ropewalk.pipelines.report import write_report
+
+    url = files.join(recipe.output, "report.html")
+    if not changed and "report.html" in files.names(recipe.output):
+        watcher.fresh("report", None)
+        return url
+    watcher.begin("report", None)
+    url = write_report(recipe.output)
+    watcher.end("report", None)
+    return url
+
+
+def _index(stage: str) -> int:
+    if stage not in STAGES:
+        raise RecipeError(f"unknown stage {stage!r}: the walk is {' → '.join(STAGES)}")
+    return STAGES.index(stage)
+
+
+def walked(recipe: Recipe) -> Sequence[str]:
+    """Names of everything a run of the recipe goes through, in order."""
+    report = ["report"] if recipe.report else []
+    return ["ingest", *(step.name for step in walk.steps(recipe)), *report]

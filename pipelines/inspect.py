@@ -1,0 +1,187 @@
+"""`ropewalk inspect`: look at real rows. Text comes from anyone: it is escaped, cut, and stripped of control codes."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.markup import escape
+from rich.rule import Rule
+from rich.table import Table
+
+from ropewalk.schemas.recipe import RecipeError
+from ropewalk.transforms import files
+from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+
+SHOWN_CHARS = 600
+
+
+class Inspector:
+    """Shows parts of one corpus.
+
+    Args:
+        url: Corpus folder.
+        console: Where to show.
+
+    Raises:
+        FileNotFoundError: If `url` is not a corpus.
+    """
+
+    def __init__(self, url: str, console: Console) -> None:
+        self.corpus, self.console = CorpusDir.open(url), console
+        manifest = self.corpus.manifest()
+        assert manifest is not None
+        self.manifest = manifest
+
+    def overview(self) -> None:
+        """What is in the corpus: tables, rows, bytes, when and how fast they were made."""
+        self.console.print(f"{self.manifest.rows:,} documents in {len(self.manifest.shards)} shards: {self.corpus.url}")
+        for source, count in self.manifest.sources.items():
+            self.console.print(f"  {escape(clean(source))}: {count:,}")
+        table = Table("folder", "rows", "bytes", "seconds", "counters")
+        for column in table.columns[1:4]:
+            column.justify = "right"
+        table.add_row(*self._row(DOCUMENTS, self.manifest.ingest))
+        for folder in self._folders("columns") + self._folders("sequences"):
+            manifest = self.corpus.stage_manifest(folder)
+            if manifest:
+                table.add_row(*self._row(folder, manifest))
+        self.console.print(table)
+
+    def document(self, row: int | None, id: str | None) -> None:
+        """One document with every column, by row number in the whole corpus or by id.
+
+        Raises:
+            RecipeError: If there is no such document.
+        """
+        shard, offset = self._locate(row, id)
+        table = Table(show_header=False, box=None, padding=(0, 2))
+        table.add_row("address", f"shard {shard}, row {offset}")
+        for folder in [DOCUMENTS, *self._folders("columns")]:
+            name = folder.removeprefix("columns/")
+            if name != DOCUMENTS and self.corpus.stage_manifest(folder) is None:
+                continue
+            for column, value in self._fetch(name, shard, offset).items():
+                if column != "text":
+                    table.add_row(column, escape(shorten(value)))
+        self.console.print(table)
+        self.console.print(Rule("text"))
+        self.console.print(escape(shorten(self._fetch(DOCUMENTS, shard, offset)["text"], 4 * SHOWN_CHARS)))
+
+    def sequence(self, number: int, layout: str | None) -> None:
+        """One packed sequence: its documents in order, each with head and tail.
+
+        Raises:
+            RecipeError: If there is no such layout or sequence.
+        """
+        layouts = [folder.removeprefix("sequences/") for folder in self._folders("sequences")]
+        if not layouts:
+            raise RecipeError(f"{self.corpus.url}: no sequences yet: run the recipe up to `pack`")
+        layout = layout or layouts[0]
+        if layout not in layouts:
+            raise RecipeError(f"--layout {layout}: there is no such layout; there are {', '.join(layouts)}")
+        found = self._sequence(layout, number)
+        similarity = "none" if found["similarity"] is None else f"{found['similarity']:.3f}"
+        count = len(found["doc_ids"])
+        self.console.print(
+            f"sequence {number} of {layout}: {found['num_tokens']:,} tokens, {count} segments, similarity {similarity}"
+        )
+        places = self._places(set(found["doc_ids"]))
+        for id_, start, length in zip(found["doc_ids"], found["doc_starts"], found["seq_lengths"], strict=True):
+            document = self._fetch(DOCUMENTS, *places[id_])
+            name = clean(document["url"] or document["source"])
+            part = f", from token {start:,}" if start else ""
+            self.console.print(Rule(f"{escape(name)} · {length:,} tokens{part} · {id_}", align="left"))
+            self.console.print(escape(shorten(document["text"], SHOWN_CHARS)), highlight=False)
+
+    def rejects(self, count: int = 50) -> None:
+        """The first dead letters, with file, line and reason."""
+        shown = 0
+        table = Table("reason", "file", "line", "byte", "detail")
+        for folder in self._folders("rejects"):
+            url = files.join(self.corpus.url, folder)
+            for name in files.names(url):
+                if not name.endswith(".arrow") or shown >= count:
+                    continue
+                for batch in files.open_arrow(files.join(url, name)):
+                    for row in batch.drop_columns("payload").slice(0, count - shown).to_pylist():
+                        cells = (row["reason"], row["path"], row["line"], row["byte_offset"], row["detail"])
+                        table.add_row(*(escape(shorten(cell, 200)) for cell in cells))
+                        shown += 1
+        total = self.manifest.ingest.counters.get("rejected-records", 0)
+        self.console.print(table if shown else "No record was rejected.")
+        if total > shown:
+            self.console.print(f"{total - shown:,} more in {files.join(self.corpus.url, 'rejects')}")
+
+    def _row(self, folder: str, manifest: Any) -> tuple[str, ...]:
+        size = sum(shard.bytes for shard in manifest.shards)
+        counters = ", ".join(f"{name} {value:,}" for name, value in list(manifest.counters.items())[:6])
+        return folder, f"{manifest.rows:,}", f"{size:,}", f"{manifest.run.seconds:.1f}", escape(clean(counters))
+
+    def _folders(self, group: str) -> list[str]:
+        return [f"{group}/{name}" for name in files.names(files.join(self.corpus.url, group))]
+
+    def _locate(self, row: int | None, id: str | None) -> tuple[int, int]:
+        if id is not None:
+            places = self._places({id})
+            if id not in places:
+                raise RecipeError(f"--id {id}: no such document in {self.corpus.url}")
+            return places[id]
+        assert row is not None
+        left = row
+        for shard, record in enumerate(self.manifest.shards):
+            if left < record.rows:
+                return shard, left
+            left -= record.rows
+        raise RecipeError(f"--row {row}: the corpus has {self.manifest.rows:,} rows, numbered from 0")
+
+    def _places(self, ids: set[str]) -> dict[str, tuple[int, int]]:
+        wanted, places = pa.array(sorted(ids)), {}
+        for shard in range(len(self.corpus.file_names)):
+            row = 0
+            for batch in files.open_arrow(files.join(self.corpus.folder(DOCUMENTS), self.corpus.file_names[shard])):
+                hits = pc.indices_nonzero(pc.is_in(batch.column("id"), wanted))
+                for hit in hits.to_pylist():
+                    places[batch.column("id")[hit].as_py()] = (shard, row + hit)
+                row += batch.num_rows
+            if len(places) == len(ids):
+                break
+        return places
+
+    def _fetch(self, table: str, shard: int, row: int) -> dict[str, Any]:
+        for batch in files.open_arrow(files.join(self.corpus.folder(table), self.corpus.file_names[shard])):
+            if row < batch.num_rows:
+                return dict(batch.slice(row, 1).to_pylist()[0])
+            row -= batch.num_rows
+        raise RuntimeError(f"{table}: shard {shard} has fewer rows than its manifest says")
+
+    def _sequence(self, layout: str, number: int) -> dict[str, Any]:
+        manifest = self.corpus.stage_manifest(f"sequences/{layout}")
+        if manifest is None or number >= manifest.rows:
+            raise RecipeError(
+                f"--sequence {number}: {layout} has {manifest.rows if manifest else 0:,} sequences, from 0"
+            )
+        left = number
+        for shard in manifest.shards:
+            if left < shard.rows:
+                for batch in files.open_arrow(files.join(self.corpus.url, "sequences", layout, shard.file)):
+                    if left < batch.num_rows:
+                        return dict(batch.drop_columns("input_ids").slice(left, 1).to_pylist()[0])
+                    left -= batch.num_rows
+            left -= shard.rows
+        raise RuntimeError(f"{layout}: fewer sequences than its manifest says")
+
+
+def clean(text: str) -> str:
+    """Text without control codes, which could drive the terminal; line ends and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+def shorten(value: Any, limit: int = SHOWN_CHARS) -> str:
+    """A value as text, cut in the middle."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]} … [{len(text) - 2 * half:,} characters] … {text[-half:]}"
+    return clean(text)
