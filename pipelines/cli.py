@@ -1,6 +1,7 @@
 """The command line. Each command imports what it needs, so that help and errors come at once."""
 
 import difflib
+import json
 import logging
 import os
 import signal
@@ -130,9 +131,11 @@ def report(
 ) -> None:
     """Write the corpus' `report.html` again."""
     from ropewalk.pipelines.report import write_report
+    from ropewalk.transforms import files
 
     with _failures(debug):
-        console.print(f"Report: [bold]{write_report(directory)}[/]")
+        kept = files.read_bytes(files.join(directory, "recipe.json"))
+        console.print(f"Report: [bold]{write_report(directory, recipe=json.loads(kept) if kept else None)}[/]")
 
 
 def main() -> None:
@@ -147,12 +150,10 @@ def _walk(
     from ropewalk.pipelines import corpus
     from ropewalk.pipelines.display import Display
     from ropewalk.pipelines.jobs import LOCAL_RUNNER, Engine
-    from ropewalk.pipelines.stages.ingest import plan_splits
 
     _check_beam_args(beam_args)
     engine = Engine(LOCAL_RUNNER if runner == "local" else runner, workers, tuple(beam_args), recipe.memory_mb)
-    splits = plan_splits(recipe) if first == "ingest" else None
-    with Display(console, splits.bytes if splits else 0) as display:
+    with Display(console) as display:
         outcome = corpus.run(recipe, engine, first=first, until=until, force=force, watcher=display)
     kept = f"{outcome.corpus.rows:,} documents in [bold]{recipe.output}[/]"
     console.print(f"Done: {kept}" + (f", {outcome.rejected:,} records rejected" if outcome.rejected else ""))

@@ -18,6 +18,9 @@ from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 class Watcher:
     """What happens, told step by step; this one keeps quiet. The command line shows it (`display.Display`)."""
 
+    def inputs(self, size: int) -> None:
+        """The inputs were listed: so many bytes to read."""
+
     def begin(self, name: str, corpus: CorpusManifest | None) -> None:
         """A step starts."""
 
@@ -97,7 +100,7 @@ def run(
     Raises:
         RecipeError: If an input is missing or a stage name is unknown.
     """
-    from ropewalk.pipelines.stages.ingest import ingest
+    from ropewalk.pipelines.stages.ingest import ingest, plan_splits
 
     engine, watcher = engine or Engine(memory_mb=recipe.memory_mb), watcher or Watcher()
     begin, end = _index(first), _index(until)
@@ -106,8 +109,10 @@ def run(
     corpus = CorpusDir(recipe.output)
     if begin == 0:
         before = corpus.manifest()
+        plan = plan_splits(recipe)
+        watcher.inputs(plan.bytes)
         watcher.begin("ingest", before)
-        laid = ingest(recipe, engine, watch=watcher.job, force=force)
+        laid = ingest(recipe, engine, watch=watcher.job, force=force, plan=plan)
         same = before is not None and before.ingest.run == laid.ingest.run
         (watcher.fresh if same else watcher.end)("ingest", laid.ingest)
     else:
@@ -115,8 +120,11 @@ def run(
         if found is None:
             raise RecipeError(f"{recipe.output}: --from {first} needs an ingested corpus, and there is none yet")
         laid = found
+    if laid.rows == 0:
+        raise RecipeError(f"{recipe.output}: no document came through: {_why_empty(laid)}")
     outcome = Outcome(laid)
     corpus = CorpusDir.open(recipe.output)
+    _keep_recipe(recipe)
     manifests: dict[str, StageManifest] = {}
     changed = False
     for state in states(recipe, corpus, laid.content):
@@ -146,6 +154,21 @@ def run(
     return outcome
 
 
+def _why_empty(laid: CorpusManifest) -> str:
+    rejected = laid.ingest.counters.get("rejected-records", 0)
+    if rejected:
+        return f"all {rejected:,} records were rejected; `ropewalk inspect DIR --rejects` says why"
+    return "the inputs hold no record"
+
+
+def _keep_recipe(recipe: Recipe) -> None:
+    """Leaves the effective recipe in the corpus: what its columns were made by, and which of them count."""
+    url = files.join(recipe.output, "recipe.json")
+    data = recipe.model_dump_json(indent=1).encode()
+    if files.read_bytes(url) != data:
+        files.write_bytes(url, data)
+
+
 def _report(recipe: Recipe, watcher: Watcher, changed: bool) -> str:
     from ropewalk.pipelines.report import write_report
 
@@ -154,7 +177,7 @@ def _report(recipe: Recipe, watcher: Watcher, changed: bool) -> str:
         watcher.fresh("report", None)
         return url
     watcher.begin("report", None)
-    url = write_report(recipe.output)
+    url = write_report(recipe.output, recipe=recipe.model_dump(mode="json"))
     watcher.end("report", None)
     return url
 

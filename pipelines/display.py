@@ -20,11 +20,10 @@ class Display(Watcher):
 
     Args:
         console: Where to show.
-        input_bytes: Size of the inputs, the measure of ingest's progress.
     """
 
-    def __init__(self, console: Console, input_bytes: int = 0) -> None:
-        self.console, self.input_bytes = console, input_bytes
+    def __init__(self, console: Console) -> None:
+        self.console, self.input_bytes = console, 0
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("[bold]{task.description:<24}"),
@@ -54,6 +53,10 @@ class Display(Watcher):
         if kind is not None and self._task is not None:
             self._progress.stop_task(self._task)
         self._progress.stop()
+
+    def inputs(self, size: int) -> None:
+        """Notes the size of the inputs, the measure of ingest's progress."""
+        self.input_bytes = size
 
     def begin(self, name: str, corpus: CorpusManifest | None) -> None:
         """Adds the step's line."""

@@ -61,12 +61,12 @@ def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
 
 def show_plan(recipe: Recipe, console: Console) -> None:
     """Prints the steps, what would run and why, and what it would move."""
-    from ropewalk.pipelines.stages.ingest import is_fresh, plan_splits
+    from ropewalk.pipelines.stages.ingest import ingest_key, plan_splits
 
     splits = plan_splits(recipe)
     folder = CorpusDir(recipe.output)
     laid = folder.manifest()
-    ingested = laid is not None and is_fresh(recipe, splits)
+    ingested = laid is not None and laid.ingest.key == ingest_key(recipe, splits)
     if ingested and laid is not None:
         documents = laid.rows
         text = sum(shard.counters.get("text-bytes", shard.bytes) for shard in laid.shards)
@@ -75,7 +75,7 @@ def show_plan(recipe: Recipe, console: Console) -> None:
         text = splits.bytes
         documents = max(1, text // BYTES_PER_DOCUMENT)
         console.print(
-            f"{splits.files:,} input files, {_size(text)}; estimated {documents:,} documents in {splits.shards} shards"
+            f"{splits.files:,} input files, {_size(text)}; estimated {documents:,} documents in {len(splits.splits)} shards"
         )
     states: dict[str, corpus.State] = {}
     if ingested and laid is not None:

@@ -36,7 +36,9 @@ class InputConfig(_Settings):
     url: str = "url"
     """Field that holds the document's address, where there is one."""
     unit: Literal["file", "repository"] = "file"
-    """For text and code: one document a file, or all files of a repository joined into one."""
+    """For text and code: one document a file, or all files of a repository joined into one, in the order of their
+    paths. A folder is one repository if it holds `.git` or readable files itself, else each folder in it is one; with a
+    glob, each folder that matches."""
     exclude: tuple[str, ...] = ()
     """Glob patterns of files and folders to leave out, matched against the path below `path` and against the name."""
     priority: int = Field(default=0, ge=-128, le=127)
@@ -48,10 +50,12 @@ class IngestConfig(_Settings):
 
     shard_bytes: int = Field(default=64 << 20, ge=1 << 10)
     """Input bytes of one shard: larger JSONL files are split at line ends, small files share a shard."""
-    max_record_bytes: int = Field(default=128 << 20, ge=1)
+    max_record_bytes: int = Field(default=128 << 20, ge=1, lt=1 << 31)
     """A longer record becomes a dead letter; bounds memory."""
     payload_limit: int = Field(default=64 << 10, ge=0)
     """Bytes of a rejected record kept in the dead-letter table."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many documents of every input, for a quick try."""
 
 
 class FilterConfig(_Settings):
@@ -166,6 +170,7 @@ class Recipe(_Settings):
     order: OrderConfig | Literal[False] = OrderConfig()
     pack: tuple[PackConfig, ...] | Literal[False] = (PackConfig(),)
     report: bool = True
+    """Write `report.html` at the end."""
 
     @field_validator("input", "pack", mode="before")
     @classmethod

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from ropewalk.pipelines import measure
 from ropewalk.pipelines.jobs import Engine
 from ropewalk.pipelines.walk import Step, run_step, steps
-from ropewalk.schemas import tables
+from ropewalk.schemas import tables, testing
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import Recipe
 from ropewalk.transforms import files
@@ -47,6 +48,41 @@ def lay(tmp_path: Path) -> Callable[..., CorpusDir]:
         return CorpusDir.open(url)
 
     return lay
+
+
+@pytest.fixture
+def lay_walk(lay: Callable[..., CorpusDir]) -> Callable[..., CorpusDir]:
+    """Lays documents with mock columns of every stage and two layouts: `corpus = lay_walk([batch], [topics])`."""
+
+    def lay_walk(shards: list[pa.RecordBatch], topics: list[np.ndarray], *, length: int = 512) -> CorpusDir:
+        corpus = lay(*shards)
+
+        def write(folder: str, schema: pa.Schema, batches: list[pa.RecordBatch], config: dict[str, object]) -> None:
+            target = ShardFolder(files.join(corpus.url, folder), schema, len(batches), "test")
+            with measure.Meter() as meter:
+                for number, batch in enumerate(batches):
+                    with target.writer(number) as writer:
+                        for start in range(0, batch.num_rows, 70):
+                            writer.write(batch.slice(start, 70))
+                done = target.finish()
+            manifest = StageManifest(
+                stage=folder.split("/")[-1], key=f"key of {folder}", config=config, reads={},
+                rows=sum(s.rows for s in done), counters={}, shards=done,
+                run=meter.run(workers=1, runner="mock", jobs={"mock": 0.5}),
+            )  # fmt: skip
+            files.write_bytes(files.join(target.url, "stage.json"), manifest.model_dump_json().encode())
+
+        walked = testing.columns(shards, topics)
+        for stage, batches in walked.items():
+            write(f"columns/{stage}", tables.COLUMNS[stage], batches, {})
+        for layout, shuffle in (("in_context", None), ("random", 1)):
+            rows = testing.sequences(shards, walked, length=length, shuffle=shuffle)
+            halves = [rows.slice(0, rows.num_rows // 2), rows.slice(rows.num_rows // 2)]
+            config: dict[str, object] = {"layout": layout, "length": length}
+            write(f"sequences/{layout}-{length}", tables.SEQUENCES, halves, config)
+        return corpus
+
+    return lay_walk
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ class ShardFolder:
         """Removes what a killed process left: temporary files, heartbeats, shards without a record of this key."""
         keep = {shard.file for shard in self.done().values()}
         for name in files.names(self.url):
-            stray = name.endswith(".arrow") and name not in keep
+            stray = name.startswith("data-") and name.endswith(".arrow") and name not in keep
             if stray or files.TEMPORARY in name:
                 files.remove(files.join(self.url, name))
         for name in files.names(files.join(self.url, "_shards")):

@@ -1,0 +1,117 @@
+"""Writes the tables of settings in `docs/recipes.md` from the recipe's models: `.venv/bin/python docs/settings.py`.
+
+With `--check` it writes nothing and fails if the page differs; a test runs that.
+"""
+
+import sys
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from ropewalk.schemas import recipe
+
+PAGE = Path(__file__).resolve().with_name("recipes.md")
+BEGIN, END = "<!-- settings: written by docs/settings.py -->", "<!-- end of settings -->"
+SIZES = {1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB"}
+
+
+def sections() -> dict[str, type[BaseModel]]:
+    """The recipe's models by the key they stand under, in the order of the walk."""
+    found: dict[str, type[BaseModel]] = {"": recipe.Recipe}
+    for name, field in recipe.Recipe.model_fields.items():
+        for model in models_in(field.annotation):
+            found[name] = model
+    return found
+
+
+def models_in(kind: Any) -> list[type[BaseModel]]:
+    """The models inside an annotation such as `tuple[PackConfig, ...] | Literal[False]`."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [model for inner in typing.get_args(kind) for model in models_in(inner)]
+
+
+def kind_of(annotation: Any) -> str:
+    """An annotation as a reader of YAML would say it."""
+    if typing.get_origin(annotation) is Literal:
+        return " ".join(f"`{choice}`" for choice in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return f"list of {kind_of(typing.get_args(annotation)[0])}"
+    names = {str: "text", int: "whole number", float: "number", bool: "`true` `false`", type(None): "none"}
+    inner = [arg for arg in typing.get_args(annotation) if arg is not Ellipsis]
+    return " or ".join(kind_of(arg) for arg in inner) if inner else names.get(annotation, str(annotation))
+
+
+def bounds_of(metadata: list[Any]) -> str:
+    """The least and greatest value allowed, if there are any."""
+    least = next((m.ge for m in metadata if getattr(m, "ge", None) is not None), None)
+    most = next((m.le for m in metadata if getattr(m, "le", None) is not None), None)
+    below = next((m.lt for m in metadata if getattr(m, "lt", None) is not None), None)
+    parts = [f"from {least}" if least is not None else "", f"to {most}" if most is not None else ""]
+    parts.append(f"below 2^{below.bit_length() - 1}" if below is not None else "")
+    return "".join(f", {part}" if i == 0 else f" {part}" for i, part in enumerate(filter(None, parts)))
+
+
+def default_of(value: Any) -> str:
+    """A default as it would be written in YAML, large sizes with their unit."""
+    if value is PydanticUndefined:
+        return "**required**"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if value == () or isinstance(value, tuple):
+        return f"`{list(value)}`"
+    if isinstance(value, int):
+        for size, unit in SIZES.items():
+            if value >= size and value % size == 0 and value > 1 << 14:
+                return f"`{value}` ({value // size} {unit})"
+    return f"`{value}`"
+
+
+def table(model: type[BaseModel], leave_out: set[str]) -> str:
+    """The fields of a model."""
+    lines = ["| setting | values | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        if name not in leave_out:
+            about = " ".join((field.description or "").split()).replace("|", "\\|")
+            values = kind_of(field.annotation) + bounds_of(field.metadata)
+            lines.append(f"| `{name}` | {values} | {default_of(field.default)} | {about} |")
+    return "\n".join(lines)
+
+
+def settings() -> str:
+    """All tables."""
+    found = sections()
+    parts = []
+    for name, model in found.items():
+        about = " ".join((model.__doc__ or "").split())
+        title = f"### `{name}`" if name else "### The recipe itself"
+        parts += [title, about, table(model, set(found) if not name else set())]
+    return "\n\n".join(parts)
+
+
+def render(page: str) -> str:
+    """The page with its tables written anew."""
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n\n{settings()}\n\n{END}{after}"
+
+
+def main() -> int:
+    """Writes the page, or checks it."""
+    old = PAGE.read_text(encoding="utf-8")
+    new = render(old)
+    if "--check" in sys.argv:
+        if new != old:
+            print(f"{PAGE}: settings have changed; run .venv/bin/python docs/settings.py", file=sys.stderr)
+        return int(new != old)
+    PAGE.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

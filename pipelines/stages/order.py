@@ -1,0 +1,126 @@
+"""Stage `order`: a rank for every document, so that similar documents follow one another.
+
+local orders: documents by cluster -> greedy path inside each cluster, short segments dissolved.
+ranks: clusters chained along their centroids -> rank and previous similarity, back at each document's row.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from ropewalk.pipelines.jobs import Job
+from ropewalk.pipelines.walk import Context, Jobs
+from ropewalk.schemas import tables
+from ropewalk.schemas.manifest import add_counters
+from ropewalk.transforms import files, ranks
+from ropewalk.transforms.gather import Gather
+from ropewalk.transforms.map_shards import ReadShards, WriteGroups
+from ropewalk.transforms.neighbours import vectors_of
+from ropewalk.transforms.order import KEYED, LOCAL, OrderBySimilarity
+from ropewalk.transforms.shards import ShardFolder
+
+VERSION = 1
+READS: Sequence[str] = ("filter", "dedup", "embed", "cluster")
+
+ROW_BYTES = 560
+"""Bytes a document takes in the shuffle: a vector, an id, an address, a cluster, and Arrow's share."""
+GROUP_BYTES = 32 << 20
+RANK_BYTES = 64
+"""Bytes a rank takes in its shuffle, the parts it is joined from included."""
+
+
+def jobs(context: Context) -> Jobs:
+    """Orders inside the clusters, then ranks."""
+    corpus, config = context.corpus, context.config
+    laid = corpus.manifest()
+    assert laid is not None
+    target = context.columns("order")
+    centroids = _centroids(files.join(corpus.folder("cluster"), "centroids.arrow"))
+    partitions = max(1, min(math.ceil(context.rows * ROW_BYTES / GROUP_BYTES), len(centroids)))
+    function = OrderBySimilarity(config.neighbours, config.min_segment, partitions)
+    local = context.work("local", LOCAL, partitions)
+    columns = {"documents": ["id"], "embed": ["vector"], "cluster": ["cluster"]}
+    alive = context.alive("filter", "dedup")
+
+    def order_locally(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
+        return (
+            pipeline
+            | beam.Create(range(context.num_shards))
+            | ReadShards(corpus, columns, alive)
+            | beam.ParDo(_Key(function, shards))
+            | WriteGroups(function, local, shards, KEYED)
+        )
+
+    yield Job("local orders", local, order_locally, math.ceil(context.rows / partitions) * ROW_BYTES)
+
+    counters = add_counters([shard.counters for shard in local.done().values()])
+    documents = counters["ordered-docs"]
+    orders = (batch for number in range(partitions) for batch in local.read(number))
+    spans = ranks.Spans.scan(orders, documents=documents, seed=context.recipe.seed)
+    vectors = Gather(corpus, "embed", ["vector"])
+    chain = context.work("chain", ranks.CHAIN, 1)
+    with chain.writer(0) as writer:
+        writer.write(ranks.chain_clusters(spans, centroids, vectors))
+    lengths = [shard.rows for shard in laid.shards]
+
+    def rank(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
+        ranked = (
+            pipeline
+            | "Locals" >> beam.Create(range(partitions))
+            | beam.Reshuffle()
+            | beam.ParDo(ranks.RankClusters(local, chain, shards))
+        )
+        rows = pipeline | "Lengths" >> beam.Create(
+            [ranks.length_row(shard, lengths[shard]) for shard in shards]
+        ).with_output_types(tuple[int, pa.RecordBatch])
+        return (ranked, rows) | beam.Flatten() | WriteGroups(ranks.AlignRanks(), target, shards, ranks.RANKED)
+
+    yield Job("ranks", target, rank, max(lengths, default=0) * RANK_BYTES)
+
+    return _facts(counters, target, vectors_of(vectors.rows(np.sort(spans.sample)).column(0)))
+
+
+def _facts(local: dict[str, int], target: ShardFolder, sample: np.ndarray) -> dict[str, Any]:
+    counters = add_counters([shard.counters for shard in target.done().values()])
+    if counters["ordered-docs"] != local["ordered-docs"]:
+        raise RuntimeError(
+            f"{local['ordered-docs']} documents were ordered, but {counters['ordered-docs']} were ranked"
+        )
+    compared = counters["compared-docs"]
+    random = ranks.mean_pair_similarity(sample)
+    return {
+        "documents": local["ordered-docs"],
+        "clusters": local["clusters"],
+        "jumps": local["jumps"],
+        "segments_dissolved": local["dissolved-segments"],
+        "mean_similarity": counters["similarity-millionths"] / ranks.MILLIONTHS / compared if compared else None,
+        "mean_similarity_random": None if random is None else round(random, 6),
+    }
+
+
+def _centroids(url: str) -> np.ndarray:
+    """Centroid of every cluster by its number: float32[clusters, d]."""
+    parts = [batch for batch in files.open_arrow(url) if batch.num_rows]
+    if not parts:
+        return np.zeros((0, tables.VECTOR_DIMENSIONS), np.float32)
+    numbers = np.concatenate([part.column("cluster").to_numpy() for part in parts])
+    vectors = np.concatenate([vectors_of(part.column("vector")) for part in parts])
+    by_number = np.zeros((int(numbers.max()) + 1, vectors.shape[1]), np.float32)
+    by_number[numbers] = vectors
+    return by_number
+
+
+class _Key(beam.DoFn):
+    """Documents by partition of their cluster, those of this pass only."""
+
+    def __init__(self, function: OrderBySimilarity, pending: Sequence[int]) -> None:
+        self.function, self.pending = function, frozenset(pending)
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+        for key, part in self.function.keyed(batch):
+            if key in self.pending:
+                yield key, part

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from ropewalk.kernels import grid, kmeans
+
+
+def points(topics, each, *, spread=0.3, seed=0, d=256):
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(topics, d))
+    raw = np.repeat(centres, each, axis=0) + spread * random.normal(size=(topics * each, d))
+    return grid.normalise(raw).astype(np.float32), np.repeat(np.arange(topics), each)
+
+
+def test_assignment_is_that_of_integers_for_any_block():
+    vectors, _ = points(20, 30, spread=2.0)
+    centroids = vectors[::7]
+    index, dots = kmeans.assign_reference(vectors, centroids)
+    for block in (1, 4 * len(centroids) * 13, 1 << 30):
+        found = kmeans.assign(vectors, centroids, block_bytes=block)
+        assert np.array_equal(found[0], index) and np.array_equal(found[1], dots)
+
+
+def test_ties_go_to_the_lowest_centroid():
+    vectors, _ = points(3, 1)
+    index, _ = kmeans.assign(vectors, np.concatenate([vectors[[2, 1, 1]], vectors]))
+    assert index.tolist() == [3, 1, 0]
+
+
+@pytest.mark.parametrize("topics", [2, 10, 20])
+def test_planted_topics_are_found(topics):
+    vectors, truth = points(topics, 25)
+    order = np.random.default_rng(1).permutation(len(vectors))
+    own, planted = kmeans.assign(vectors, kmeans._means(vectors, truth, topics))
+    assert np.array_equal(own, truth)
+    quality = []
+    for seed in range(5):
+        # As many clusters as topics: one run may leave two topics together, as k-means does; not all five.
+        index, dots = kmeans.assign(vectors, kmeans.train(vectors[order], topics, iterations=12, seed=seed))
+        quality.append(dots.mean() / planted.mean())
+        # Three times as many: no cluster mixes topics.
+        index, dots = kmeans.assign(vectors, kmeans.train(vectors[order], 3 * topics, iterations=12, seed=seed))
+        assert len(set(zip(truth.tolist(), index.tolist(), strict=True))) == len(set(index.tolist()))
+        assert dots.mean() > planted.mean()
+    assert min(quality) > 0.9 and max(quality) > 0.97
+
+
+def test_rounds_never_lower_the_objective():
+    vectors, _ = points(30, 20, spread=1.5)
+    found = [kmeans.assign(vectors, kmeans.train(vectors, 12, iterations=n, seed=0))[1].sum() for n in (1, 2, 4, 8)]
+    assert found[0] < found[-1]
+    # Rounding to the grid may cost a little in a round; 0.1 % bounds it.
+    assert all(later >= earlier * 0.999 for earlier, later in zip(found[:-1], found[1:], strict=True))
+
+
+def test_means_are_the_exact_sums_in_any_order():
+    vectors, _ = points(5, 40, spread=2.0)
+    index = np.random.default_rng(0).integers(0, 7, len(vectors)).astype(np.uint32)
+    order = np.random.default_rng(1).permutation(len(vectors))
+    found = kmeans._means(vectors, index, 9)
+    assert np.array_equal(found, kmeans._means(vectors[order], index[order], 9))
+    for cluster in range(7):
+        total = np.rint(vectors[index == cluster] * 2048).astype(np.int64).sum(axis=0)
+        assert np.abs(found[cluster] - total / np.linalg.norm(total)).max() <= 0.5 / 2048 + 1e-7
+    assert not found[7:].any()
+
+
+@pytest.mark.parametrize(("rows", "k", "expected"), [(0, 1, 0), (0, 5, 0), (1, 1, 1), (1, 5, 1), (6, 1, 1), (6, 9, 6)])
+def test_few_vectors(rows, k, expected):
+    vectors, _ = points(max(rows, 1), 1)
+    assert len(kmeans.train(vectors[:rows], k, iterations=5, seed=0)) == expected
+
+
+def test_copies_make_one_centroid_each():
+    vectors, _ = points(3, 1)
+    repeated = np.repeat(vectors, [500, 2, 1], axis=0)  # the others lie beyond the rows looked at first
+    centroids = kmeans.train(repeated, 8, iterations=5, seed=0)
+    assert sorted(map(bytes, centroids)) == sorted(map(bytes, vectors))
+
+
+def test_zero_vectors_are_a_cluster_like_any_other():
+    vectors, _ = points(4, 10)
+    vectors[::5] = 0
+    index, dots = kmeans.assign(vectors, kmeans.train(vectors, 5, iterations=8, seed=0))
+    assert np.isfinite(dots).all() and len(set(index[::5].tolist())) == 1

@@ -1,0 +1,128 @@
+"""The command line as a stranger uses it: real processes, exit codes and messages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ropewalk.schemas import testing
+
+ROPEWALK = str(Path(sys.executable).parent / "ropewalk")
+SMALL = {"tokenize": {"tokenizer": "bytes"}, "pack": {"length": 512}, "filter": {"min_chars": 10}}
+
+
+def call(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run([ROPEWALK, *args], capture_output=True, text=True, cwd=cwd, env=environment, timeout=240)
+
+
+def write(folder: Path, **changes: object) -> Path:
+    lines = [json.dumps({"text": text}) for text in testing.documents(120, copies=0.2).column("text").to_pylist()]
+    (folder / "in.jsonl").write_text("\n".join([*lines[:60], '{"text": broken', *lines[60:]]) + "\n")
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps({"output": "corpus", "input": "in.jsonl"} | SMALL | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A folder where a small recipe, with one broken line in its input, has been run."""
+    folder = tmp_path_factory.mktemp("cli")
+    write(folder)
+    return folder, call("run", "recipe.yaml", cwd=folder)
+
+
+def test_a_run_says_what_it_did(ran):
+    folder, result = ran
+    assert result.returncode == 0, result.stderr
+    assert "120 documents in corpus, 1 records rejected" in result.stdout
+    assert (folder / "corpus" / "report.html").stat().st_size > 10_000
+    for step in ("ingest", "filter", "dedup", "tokenize", "embed", "cluster", "order", "pack in_context-512", "report"):
+        assert step in result.stdout
+    assert "Traceback" not in result.stderr and "WARNING" not in result.stderr
+
+
+def test_a_second_run_is_a_no_op(ran):
+    result = call("run", "recipe.yaml", cwd=ran[0])
+    assert result.returncode == 0 and result.stdout.count("up to date") == 9
+
+
+def test_plan_runs_nothing(ran, tmp_path):
+    done = call("plan", "recipe.yaml", cwd=ran[0])
+    assert done.returncode == 0 and done.stdout.count("up to date") >= 8, done.stdout
+    changed = call("plan", "recipe.yaml", "--set", "order.neighbours=3", cwd=ran[0])
+    assert "runs again" in changed.stdout
+    write(tmp_path)
+    assert call("plan", "recipe.yaml", cwd=tmp_path).returncode == 0
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_inspect_shows_real_rows(ran):
+    folder = ran[0]
+    overview = call("inspect", "corpus", cwd=folder)
+    assert "120 documents" in overview.stdout and "columns/dedup" in overview.stdout
+    document = call("inspect", "corpus", "--row", "3", cwd=folder)
+    assert "num_tokens" in document.stdout and "rank" in document.stdout
+    id_ = document.stdout.split(" id ")[1].split()[0]
+    assert call("inspect", "corpus", "--id", id_, cwd=folder).stdout == document.stdout
+    sequence = call("inspect", "corpus", "--sequence", "0", cwd=folder)
+    assert "sequence 0 of in_context-512" in sequence.stdout
+    rejects = call("inspect", "corpus", "--rejects", cwd=folder)
+    assert "in.jsonl" in rejects.stdout and "61" in rejects.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
+        (["run", "recipe.yaml", "--set", "dedup.treshold=1"], "did you mean 'threshold'?"),
+        (["run", "recipe.yaml", "--set", "dedup"], "write NAME=VALUE"),
+        (["run", "recipe.yaml", "--limt", "3"], "did you mean --limit?"),
+        (["run", "recipe.yaml", "--until", "deduplicate"], "unknown stage 'deduplicate'"),
+        (["run", "recipe.yaml", "--set", "input=missing/*.jsonl"], "missing/*.jsonl"),
+        (["inspect", "elsewhere"], "no corpus.json here"),
+        (["inspect", "corpus", "--row", "120"], "numbered from 0"),
+        (["inspect", "corpus", "--layout", "x", "--sequence", "0"], "there are in_context-512"),
+        (["report", "elsewhere"], "no corpus.json here"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_a_remedy(ran, args, expected):
+    result = call(*args, cwd=ran[0])
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_teaches():
+    result = call("run", "--help", cwd=Path("/"))
+    assert result.returncode == 0
+    for word in ("--from", "--until", "--limit", "--set", "--workers", "--runner", "--force", "--debug"):
+        assert word in result.stdout
+
+
+def test_ctrl_c_leaves_a_resumable_state_and_says_so(tmp_path):
+    write(tmp_path)
+    process = subprocess.Popen(
+        [ROPEWALK, "run", "recipe.yaml"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    while not (tmp_path / "corpus" / "documents").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command goes on from here" in stderr
+    result = call("run", "recipe.yaml", cwd=tmp_path)
+    assert result.returncode == 0 and "120 documents" in result.stdout
+
+
+def test_empty_input_is_a_clear_failure(tmp_path):
+    path = write(tmp_path)
+    (tmp_path / "in.jsonl").write_text("")
+    result = call("run", str(path), cwd=tmp_path)
+    assert result.returncode == 2
+    assert "no document" in result.stderr

@@ -1,0 +1,395 @@
+import json
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ropewalk.pipelines import report, report_data, report_map, report_sequences
+from ropewalk.schemas import tables, testing
+from ropewalk.schemas.tables import COLUMNS
+from ropewalk.transforms import files
+from ropewalk.transforms.corpus_dir import CorpusDir
+from ropewalk.transforms.shards import ShardFolder
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+TAGS = set(
+    "html head meta link title style body header main footer section nav h1 h2 h3 p a b i bdi small strong code pre "
+    "ul ol li dl dt dd div span table thead tbody tr th td details summary figure figcaption "
+    "svg g path rect text polyline br".split()
+)
+
+
+class Page(HTMLParser):
+    """The page as a browser would see it: tags, attributes, text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html, self.tags, self.texts, self.rows, self.styles = html, [], [], [], []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.rows.append(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"unbalanced </{tag}>"
+
+    def handle_data(self, data):
+        (self.styles if self.open and self.open[-1] == "style" else self.texts).append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def figures(self, name):
+        return [float(row["data-value"]) for row in self.rows if row.get("data-figure") == name]
+
+    def levels(self):
+        return {row["data-level"]: int(row["data-count"]) for row in self.rows if "data-level" in row}
+
+    def losses(self):
+        return {row["data-reason"]: int(row["data-count"]) for row in self.rows if "data-reason" in row}
+
+
+def check_sealed(page: Page) -> None:
+    """Nothing is loaded, nothing runs, and no tag is there that the template does not write."""
+    assert not page.open
+    assert {tag for tag, _ in page.tags} <= TAGS
+    for tag, attrs in page.tags:
+        for name, value in attrs.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("href", "src", "xlink:href", "srcset", "data", "action", "poster"):
+                assert value.startswith("#") or value == "data:,", (tag, value)
+            assert "url(" not in (value or "") or name.startswith("data-") or name == "content", (tag, name)
+    policy = next(
+        a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    style = "".join(page.styles)
+    assert "url(" not in style and "@import" not in style and "expression" not in style
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]", page.html)
+
+
+def shards_of(*sizes, seed=0):
+    pairs = [testing.topical(size, seed=seed + i) for i, size in enumerate(sizes)]
+    return [p[0] for p in pairs], [p[1] for p in pairs]
+
+
+def counted_manifest(corpus: CorpusDir, counters: dict[str, int]) -> None:
+    path = Path(corpus.url, "corpus.json")
+    manifest = json.loads(path.read_bytes())
+    manifest["ingest"]["counters"] = counters
+    path.write_text(json.dumps(manifest))
+
+
+def lay_rejects(corpus: CorpusDir, rows: list[dict]) -> None:
+    folder = ShardFolder(files.join(corpus.url, "rejects", "ingest"), tables.REJECTS, 1, "test")
+    with folder.writer(0) as writer:
+        writer.write(pa.RecordBatch.from_pylist(rows, schema=tables.REJECTS))
+
+
+def reject(reason="not_json", detail="line is no JSON: mend it", source="mock", path="in/a.jsonl", line=3):
+    return {"stage": "ingest", "reason": reason, "detail": detail, "source": source, "path": path, "line": line,
+            "byte_offset": None, "payload": b"{"}  # fmt: skip
+
+
+def write(corpus: CorpusDir, **options) -> Page:
+    url = report.write_report(corpus.url, **options)
+    assert url == files.join(corpus.url, "report.html")
+    assert not [name for name in files.names(corpus.url) if files.TEMPORARY in name]
+    page = Page(Path(url).read_text(encoding="utf-8"))
+    check_sealed(page)
+    return page
+
+
+def packed_rows(corpus: CorpusDir, layout: str) -> list[dict]:
+    paths = sorted(Path(corpus.url, "sequences", layout).glob("*.arrow"))
+    return [row for path in paths for batch in files.open_arrow(str(path)) for row in batch.to_pylist()]
+
+
+def with_copies(batch: pa.RecordBatch, copies: int) -> pa.RecordBatch:
+    """The last `copies` texts repeat the first one."""
+    texts = batch.column("text").to_pylist()
+    texts = texts[: len(texts) - copies] + [texts[0]] * copies
+    again = testing.of_texts(texts)
+    return again.set_column(2, tables.DOCUMENTS.field("source"), batch.column("source"))
+
+
+def test_numbers_are_those_of_the_tables(lay_walk):
+    shards, topics = shards_of(230, 120)
+    shards[0] = with_copies(shards[0], 5)
+    corpus = lay_walk(shards, topics)
+    counted_manifest(corpus, {
+        "records-in": 357, "docs-out": 350, "rejected-records": 7, "not_json-records": 4, "no_text-records": 3,
+        "source:web-docs": 1, "skipped:.png-files": 12,
+    })  # fmt: skip
+    lay_rejects(corpus, [reject()] * 4 + [reject("no_text")] * 3)
+    page = write(corpus)
+
+    joined = [
+        row
+        for s in range(2)
+        for batch in corpus.read(s, {"documents": ["id", "source", "num_bytes"]} | {
+            "filter": ["passed"], "dedup": ["keep", "component_size"], "tokenize": ["num_tokens"],
+            "order": ["prev_similarity"],
+        })
+        for row in batch.to_pylist()
+    ]  # fmt: skip
+    passed = sum(row["passed"] for row in joined)
+    kept = [row for row in joined if row["keep"]]
+    tokens = sum(row["num_tokens"] for row in kept)
+    packed = {kind: packed_rows(corpus, f"{kind}-512") for kind in ("in_context", "random")}
+    assert passed < 350 and len(kept) == passed - 5  # the mock corpus does lose documents at each step
+    assert page.levels() == {
+        "records": 357, "documents": 350, "passed": passed, "kept": len(kept),
+        "packed in_context-512": len(kept), "packed random-512": len(kept),
+    }  # fmt: skip
+    assert page.losses() == {
+        "not_json": 4, "no_text": 3, "too_short": 350 - passed, "copy (all shingles shared)": 5
+    }  # fmt: skip
+    assert page.figures("documents") == [350] and page.figures("kept") == [len(kept)]
+    assert page.figures("tokens") == [tokens]
+    assert page.figures("layout-sequences") == [len(packed["in_context"]), len(packed["random"])]
+    assert page.figures("layout-tokens") == [tokens, tokens]
+    fill = [tokens / (len(rows) * 512) for rows in packed.values()]
+    assert page.figures("layout-fill") == pytest.approx(fill) and page.figures("fill") == pytest.approx(fill[:1])
+    similar = [row["similarity"] for row in packed["in_context"] if row["similarity"] is not None]
+    assert page.figures("similarity") == pytest.approx([np.mean(similar)], rel=1e-6)
+    neighbours = [row["prev_similarity"] for row in joined if row["prev_similarity"] is not None]
+    assert page.figures("order-mean") == pytest.approx([np.mean(neighbours)], rel=1e-6)
+    assert len(neighbours) == len(kept) - 1
+    assert page.figures("random-mean")[0] < page.figures("order-mean")[0] - 0.1
+    shown = dict(re.findall(r'<tr data-source="(\w+)">.*?<td class="n">([\d,]+)</td>', page.html))
+    assert {name: int(n.replace(",", "")) for name, n in shown.items()} == Counter(row["source"] for row in joined)
+    assert "6 documents in the largest group" in page.text and "1 groups of two or more" in page.text
+    assert ".png 12" in page.text
+    assert "does not add up" not in page.text and "Something" not in page.text
+
+
+def test_what_does_not_add_up_is_said(lay_walk):
+    corpus = lay_walk(*shards_of(60))
+    counted_manifest(corpus, {"records-in": 70, "docs-out": 60, "rejected-records": 9, "not_json-records": 9})
+    page = write(corpus)
+    assert "Records read do not add up: 70 in, 60 out, 9 accounted for." in page.text
+    assert "ingest has 9 rejected records, the tables have 0." in page.text
+    assert "✗" not in page.text and "does not add up: 70 ≠ 60 + 9" in page.text
+    counted_manifest(corpus, {"records-in": 60})
+    assert "does not add up" not in write(corpus).text
+
+
+def test_hostile_documents_stay_text(lay_walk):
+    script, image = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
+    texts = [
+        f"{script} {image} \u202etxt.exe \x00 \x1b[31m </title></svg></style> {{{{ 7 * 7 }}}} &lt;b&gt; word{i} " * 3
+        for i in range(40)
+    ]
+    batch = testing.of_texts(texts, source=f"{script}{image}\u202e")
+    batch = batch.set_column(
+        3, tables.DOCUMENTS.field("url"), pa.array([f"javascript:alert({i}){image}" for i in range(40)])
+    )
+    corpus = lay_walk([batch], [np.arange(40) % 3])
+    counted_manifest(corpus, {"records-in": 41, f"{image}-records": 1, f"skipped:.{script}-files": 2})
+    lay_rejects(corpus, [reject(image, script, script, image)])
+    recipe = {"output": corpus.url, "input": [{"path": f"/data/{script}", "source": image}],
+              "pack": [{"layout": "in_context", "length": 512}]}  # fmt: skip
+    page = write(corpus, recipe=recipe)  # `check_sealed` sees to it that no tag and no attribute came through
+    assert page.text.count(script) >= 10 and page.text.count("onerror=alert(1)>") >= 10
+    assert script not in page.html and "<img" not in page.html
+    assert "{{ 7 * 7 }}" in page.text and "⟨U+202E⟩" in page.text and "␀" in page.text and "␛[31m" in page.text
+    assert "&lt;b&gt;" in page.text  # what was escaped in the document is shown as it was
+    assert page.losses()[image] == 1
+
+
+@pytest.mark.parametrize("missing", [*COLUMNS, "sequences", "all"])
+def test_missing_stages_are_tolerated(lay_walk, missing):
+    corpus = lay_walk(*shards_of(80, 40))
+    for stage in COLUMNS if missing == "all" else [missing]:
+        shutil.rmtree(Path(corpus.url, "columns", stage), ignore_errors=True)
+    if missing in ("sequences", "all"):
+        shutil.rmtree(Path(corpus.url, "sequences"))
+    page = write(corpus)
+    assert page.figures("documents") == [120]
+    for stage in [*COLUMNS, "pack"]:
+        gone = missing in (stage, "all") or (stage, missing) == ("pack", "sequences")
+        gone &= (stage, missing) != ("cluster", "all")  # without vectors there is no map that clusters could colour
+        assert (f"Stage {stage} has not run, or is switched off." in page.text) == gone, stage
+    if missing == "all":
+        assert page.levels() == {"documents": 120}
+
+
+def test_recipe_tells_what_is_switched_off(lay_walk):
+    corpus = lay_walk(*shards_of(80))
+    recipe = {"output": corpus.url, "input": [{"path": "in"}], "dedup": False,
+              "pack": [{"layout": "random", "length": 512}]}  # fmt: skip
+    page = write(corpus, recipe=recipe)
+    assert "Stage dedup is switched off in the recipe." in page.text
+    assert "kept" not in page.levels() and "packed in_context-512" not in page.levels()
+    assert "packed random-512" in page.levels()
+
+
+def edit_manifest(corpus: CorpusDir, folder: str, **changes) -> None:
+    path = Path(corpus.url, folder, "stage.json")
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
+
+
+def test_columns_that_nobody_reads_any_more_do_not_count(lay_walk):
+    """Dedup was switched off after it ran: its folder is there, but the later stages did not read it."""
+    corpus = lay_walk(*shards_of(60))
+    for stage in ("tokenize", "embed"):
+        edit_manifest(corpus, f"columns/{stage}", reads={"filter": "key of columns/filter"})
+    page = write(corpus)
+    assert "passed" in page.levels() and "kept" not in page.levels()
+
+
+def test_stale_columns_are_named(lay_walk):
+    corpus = lay_walk(*shards_of(60))
+    edit_manifest(corpus, "columns/order", reads={"cluster": "another key", "dedup": "key of columns/dedup"})
+    edit_manifest(corpus, "columns/embed", rows=59)
+    page = write(corpus)
+    assert "order was made from an earlier cluster: run the recipe again." in page.text
+    assert "The columns of embed belong to an earlier ingest" in page.text
+    assert "from an earlier dedup" not in page.text
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_tiny_corpora(lay_walk, count):
+    page = write(lay_walk(*shards_of(count)))
+    assert page.figures("documents") == [count]
+    if not count:
+        assert "The corpus is empty" in page.text
+
+
+def test_no_corpus_no_report(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no corpus.json"):
+        report.write_report(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_sharding_does_not_matter(lay, lay_walk, tmp_path):
+    """The same documents in other shards and another order: the same sample and the same numbers."""
+    (whole,), (topics,) = shards_of(700)
+    order = np.random.default_rng(1).permutation(700)
+    mixed, mixed_topics = whole.take(pa.array(order)), topics[order]
+    found = []
+    for shards, parts in (
+        ([whole], [topics]),
+        ([mixed.slice(0, 50), mixed.slice(50)], [mixed_topics[:50], mixed_topics[50:]]),
+    ):
+        corpus = lay_walk(shards, parts)
+        stages = report_data.find_stages(corpus, corpus.manifest(), None)
+        documents = report_data.collect(corpus, stages, sample=60)
+        found.append((documents.sample.column("id").to_pylist(), documents.kept, documents.sources, documents.clusters,
+                      documents.chars_kept.counts.tolist(), documents.prev_similarity.count))  # fmt: skip
+        kept = sorted(
+            id_
+            for s in range(len(shards))
+            for batch in corpus.read(s, {"documents": ["id"]}, alive=["filter", "dedup"])
+            for id_ in batch.filter(batch.column("alive")).column("id").to_pylist()
+        )
+        assert documents.sample.column("id").to_pylist() == kept[:60]
+        shutil.rmtree(corpus.url)
+    assert found[0] == found[1]
+
+
+def test_histogram_counts_like_numpy():
+    values = np.random.default_rng(0).lognormal(6, 2, 5000).astype(np.int64)
+    found = report_data.Histogram(report_data.LENGTH_EDGES)
+    for part in np.array_split(values, 7):
+        found.add(part)
+    expected, _ = np.histogram(values[values > 0], report_data.LENGTH_EDGES)
+    assert found.counts.tolist() == expected.tolist()
+    assert found.below == (values == 0).sum() and found.count == 5000
+    assert found.mean == pytest.approx(values.mean())
+    assert found.median() == pytest.approx(np.median(values), rel=0.1)
+    assert 1000 in report_data.LENGTH_EDGES and 10**10 in report_data.LENGTH_EDGES
+
+
+def test_size_counts_like_a_loop():
+    sizes = np.random.default_rng(0).geometric(0.1, 1000)
+    found = report_data.SizeCounts()
+    found.add(sizes[:300])
+    found.add(sizes[300:])
+    labels, values = found.bars()
+    for label, value in zip(labels, values, strict=True):
+        low, high = (int(part) for part in (label if "–" in label else f"{label}–{label}").split("–"))
+        assert value == sum(low <= size <= high for size in sizes.tolist()), label
+    assert sum(values) == 1000 and labels[:6] == ["1", "2", "3", "4", "5–8", "9–16"]
+    assert (found.largest, found.sum) == (sizes.max(), sizes.sum())
+
+
+def test_projection_is_the_eigenvectors_of_the_covariance():
+    random = np.random.default_rng(0)
+    vectors = (random.normal(size=(300, 20)) * np.r_[5, 3, np.ones(18)]).astype(np.float32)
+    places, shares = report_map.project(vectors)
+    values = np.linalg.eigvalsh(np.cov(vectors.T.astype(np.float64)))[::-1]
+    assert np.var(places, axis=0, ddof=1) == pytest.approx(values[:2])
+    assert shares == pytest.approx(values[:2] / values.sum())
+    turned, _ = report_map.project(vectors[::-1])
+    assert turned[::-1] == pytest.approx(places)
+
+
+def test_telling_words_tell_clusters_apart(lay_walk):
+    shards, topics = shards_of(400)
+    corpus = lay_walk(shards, topics)
+    documents = report_data.collect(corpus, report_data.find_stages(corpus, corpus.manifest(), None))
+    found = report_map.collect_map(corpus, documents.sample.column("address").to_numpy(), documents.clusters)
+    assert len(found.points) == documents.kept and len(found.groups) == 6
+    for group in found.groups:
+        assert group.documents == documents.clusters[group.cluster]
+        letter = "abcdef"[group.cluster]  # the words of a topic end in its letter
+        assert len(group.words.split(", ")) == 5 and all(word.endswith(letter) for word in group.words.split(", "))
+
+
+def test_shown_segments_are_the_documents(lay_walk):
+    shards, topics = shards_of(150, 150)
+    corpus = lay_walk(shards, topics, length=300)
+    stages = report_data.find_stages(corpus, corpus.manifest(), None)
+    layouts = [report_sequences.collect_layout(corpus, name, m) for name, m in stages.layouts.items()]
+    documents = report_data.collect(corpus, stages, wanted=report_sequences.wanted_ids(layouts))
+    report_sequences.fill_texts(corpus, layouts, documents.addresses, list(stages.columns))
+    walked = testing.columns(shards, topics)
+    texts = {
+        i: t for s in shards for i, t in zip(s.column("id").to_pylist(), s.column("text").to_pylist(), strict=True)
+    }
+    vectors = {
+        i: np.array(v, np.float32)
+        for s, w in zip(shards, walked["embed"], strict=True)
+        for i, v in zip(s.column("id").to_pylist(), w.column("vector").to_pylist(), strict=True)
+        if v is not None
+    }
+    parts = whole = 0
+    for example in (example for layout in layouts for example in layout.examples):
+        assert sum(example.lengths) == example.tokens <= 300
+        for before, segment in zip([None, *example.segments], example.segments, strict=False):
+            text = texts[segment.doc_id]
+            if segment.part:
+                parts += 1
+                assert segment.head in text and segment.tail in text
+                # the mock tokenizer makes a token of four bytes: proportion is right to a few characters
+                assert abs(text.find(segment.head) - 4 * segment.doc_start) <= 8
+            else:
+                whole += 1
+                assert text.startswith(segment.head) and text.endswith(segment.tail)
+                assert len(segment.head) + segment.omitted + len(segment.tail) == len(text)
+            if before is not None:
+                expected = float(np.dot(vectors[before.doc_id].astype(np.float64), vectors[segment.doc_id]))
+                assert segment.similarity == pytest.approx(expected, abs=1e-6)
+    assert parts > 3 and whole > 10
+
+
+def test_page_size_is_bounded(lay_walk):
+    """More documents than the map takes, every character of them as long as can be once escaped."""
+    count = 4300
+    batch = testing.of_texts([f"{i} " + '"' * 2000 for i in range(count)], source="'" * 500)
+    batch = batch.set_column(3, tables.DOCUMENTS.field("url"), pa.array(["\u202e" * 300] * count))
+    page = write(lay_walk([batch], [np.arange(count) % 40], length=4000))
+    assert len([1 for tag, _ in page.tags if tag == "path"]) > 4000
+    assert len(page.html.encode()) < 3_000_000

@@ -1,0 +1,110 @@
+"""One walk, the same bytes on every runner: threads, worker processes, and a portable job service with its own workers.
+
+The portable job service is Beam's own (`local_job_service_main`), which ships with it; each SDK worker is a process that
+gets the pipeline over the wire, as it would from Flink or Dataflow.
+"""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ropewalk.pipelines import corpus
+from ropewalk.pipelines.jobs import Engine
+from ropewalk.schemas import testing
+from ropewalk.schemas.recipe import Recipe, parse_recipe
+
+pytestmark = pytest.mark.slow
+
+WORKER = f"{sys.executable} -P -m apache_beam.runners.worker.sdk_worker_main"
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files of mock documents, with near-copies, an exact copy and a line that is no JSON."""
+    folder = tmp_path_factory.mktemp("inputs")
+    rows = testing.documents(150, copies=0.3, words=(20, 120)).select(["id", "text"]).to_pylist()
+    rows.append({"id": "again", "text": rows[0]["text"]})
+    for name, part in (("a", rows[:70]), ("b", rows[70:])):
+        lines = [json.dumps(row) for row in part] + (["not JSON"] if name == "b" else [])
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def recipe(inputs: Path, output: Path) -> Recipe:
+    return parse_recipe(
+        {
+            "output": str(output),
+            "input": f"{inputs}/*.jsonl",
+            "ingest": {"shard_bytes": 16_384},
+            "tokenize": {"tokenizer": "bytes"},
+            "cluster": {"size": 40, "max_size": 60},
+            "pack": [{"layout": layout, "length": 512} for layout in ("in_context", "concat", "random")],
+            "report": False,
+        }
+    )
+
+
+def results(output: Path) -> dict[str, object]:
+    """Everything a run promises to repeat: every shard's hash, counters and facts, without what it cost."""
+    found: dict[str, object] = {"corpus": (json.loads((output / "corpus.json").read_text()))["content"]}
+    for path in sorted(output.glob("*/*/stage.json")):
+        manifest = json.loads(path.read_text())
+        del manifest["run"]
+        found[str(path.parent.relative_to(output))] = manifest
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The walk in this process."""
+    output = tmp_path_factory.mktemp("local") / "corpus"
+    outcome = corpus.run(recipe(inputs, output))
+    assert (outcome.corpus.rows, outcome.rejected) == (151, 1)
+    found = results(output)
+    assert len(found) == 10, sorted(found)
+    return found
+
+
+def test_worker_processes(inputs, expected, tmp_path):
+    corpus.run(recipe(inputs, tmp_path / "corpus"), Engine(workers=2))
+    assert results(tmp_path / "corpus") == expected
+
+
+def test_portable_job_service_with_workers_in_their_own_process(inputs, expected, tmp_path):
+    with job_service(tmp_path / "service.log") as endpoint:
+        flags = (
+            f"--job_endpoint={endpoint}",
+            "--environment_type=beam:env:harness_subprocess_python:v1",
+            f"--environment_config={WORKER}",
+        )
+        corpus.run(recipe(inputs, tmp_path / "corpus"), Engine("PortableRunner", beam_args=flags))
+    assert results(tmp_path / "corpus") == expected
+
+
+@contextlib.contextmanager
+def job_service(log: Path) -> Iterator[str]:
+    """Beam's local job service on a free port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-P", "-m", "apache_beam.runners.portability.local_job_service_main", "-p", str(port)]
+    with log.open("wb") as sink:
+        service = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("localhost", port), 1).close()
+                break
+            assert service.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield f"localhost:{port}"
+    finally:
+        service.terminate()
+        service.wait(10)

@@ -1,0 +1,187 @@
+"""The whole walk on small real input: same bytes however it is cut, killed or run."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+
+from ropewalk.pipelines import corpus
+from ropewalk.pipelines.jobs import Engine
+from ropewalk.schemas.recipe import Recipe, parse_recipe
+
+RECIPE = {
+    "ingest": {"shard_bytes": 40_000},
+    "filter": {"min_chars": 30},
+    "tokenize": {"tokenizer": "bytes"},
+    "cluster": {"size": 60, "max_size": 200},
+    "pack": [{"length": 2048}, {"layout": "concat", "length": 1024}, {"layout": "random", "length": 2048}],
+}
+
+
+def records(count: int = 500) -> list[dict[str, object]]:
+    """Documents about twenty topics; every fifth is a near-copy of an earlier one, some are exact copies."""
+    generator = random.Random(0)
+    topics = [[f"{t}word{w}" for w in range(60)] for t in range(20)]
+    found: list[dict[str, object]] = []
+    for i in range(count):
+        if i > 20 and i % 5 == 0:
+            words = str(found[generator.randrange(len(found))]["text"]).split(" ")
+            if i % 10:
+                words[generator.randrange(len(words))] = "edited"
+        else:
+            words = generator.choices(topics[i % 20], k=generator.randrange(3, 120))
+        found.append({"id": f"record-{i}", "text": " ".join(words), "url": f"https://x/{i}", "extra": {"n": i}})
+    return found
+
+
+def write_input(folder: Path, parts: int, *, shuffled: int = 0) -> Path:
+    """Writes the records as `parts` JSONL files, in another order for another seed."""
+    rows = records()
+    random.Random(shuffled).shuffle(rows)
+    folder.mkdir(parents=True)
+    for part in range(parts):
+        lines = [json.dumps(row) for row in rows[part::parts]]
+        (folder / f"part-{part}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def recipe(source: Path, output: Path, **changes: object) -> Recipe:
+    return parse_recipe(RECIPE | {"output": str(output), "input": [{"path": str(source), "source": "mock"}]} | changes)
+
+
+def hashes(folder: Path, pattern: str = "**/*.arrow") -> dict[str, str]:
+    """Content of every shard by its path."""
+    files = sorted(folder.glob(pattern))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """One finished walk, for tests that only look."""
+    root = tmp_path_factory.mktemp("walked")
+    return recipe(write_input(root / "in", 2), root / "corpus"), corpus.run(recipe(root / "in", root / "corpus"))
+
+
+def test_counts_add_up(walked):
+    settings, outcome = walked
+    counters = {name: manifest.counters for name, manifest in outcome.stages.items()}
+    assert outcome.corpus.ingest.counters["records-in"] == outcome.corpus.rows == 500
+    assert sum(v for n, v in counters["filter"].items() if n.startswith(("passed", "too_"))) == 500
+    joined = datasets.concatenate_datasets(
+        [datasets.load_from_disk(f"{settings.output}/documents")]
+        + [datasets.load_from_disk(f"{settings.output}/columns/{stage}") for stage in
+           ("filter", "dedup", "tokenize", "embed", "cluster", "order")], axis=1
+    )  # fmt: skip
+    kept = [row for row in joined if row["keep"]]
+    assert 300 < len(kept) < 450  # every fifth is a copy
+    assert sorted(row["rank"] for row in kept) == list(range(len(kept)))
+    assert all(row["rank"] is None and row["num_tokens"] == 0 for row in joined if not row["keep"])
+    ids = {row["id"]: row for row in joined}
+    for row in joined:
+        if row["keep"] is False:
+            survivor = ids[row["dup_of"]]
+            assert survivor["keep"] and row["similarity"] >= 0 and row["component_size"] == survivor["component_size"]
+    tokens = sum(row["num_tokens"] for row in kept)
+    for layout in ("in_context-2048", "concat-1024", "random-2048"):
+        packed = datasets.load_from_disk(f"{settings.output}/sequences/{layout}")
+        assert sum(packed["num_tokens"]) == tokens
+        assert {i for row in packed for i in row["doc_ids"]} == {row["id"] for row in kept}
+
+
+def test_a_second_run_does_nothing(walked):
+    settings, _ = walked
+    root = Path(settings.output)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    corpus.run(settings)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_a_changed_setting_reruns_its_stage_and_those_after_it(tmp_path):
+    source = write_input(tmp_path / "in", 1)
+    corpus.run(recipe(source, tmp_path / "c"))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "c").rglob("stage.json")}
+    corpus.run(recipe(source, tmp_path / "c", order={"neighbours": 3}))
+    changed = {p.parent.name for p, t in before.items() if p.stat().st_mtime_ns != t}
+    assert {"order", "in_context-2048", "concat-1024"} <= changed
+    assert not changed & {"filter", "dedup", "tokenize", "embed", "cluster"}
+
+
+@pytest.mark.parametrize(("parts", "shuffled"), [(1, 0), (7, 1)])
+def test_sequences_do_not_depend_on_how_the_input_is_cut(walked, tmp_path, parts, shuffled):
+    settings, _ = walked
+    corpus.run(recipe(write_input(tmp_path / "in", parts, shuffled=shuffled), tmp_path / "corpus"))
+    assert hashes(tmp_path / "corpus" / "sequences") == hashes(Path(settings.output) / "sequences")
+
+
+def test_the_order_in_which_inputs_are_named_does_not_matter(tmp_path):
+    files = sorted(write_input(tmp_path / "in", 3).iterdir())
+    found = []
+    for name, order in (("a", files), ("b", files[::-1])):
+        inputs = [{"path": str(path), "source": "mock"} for path in order]
+        corpus.run(parse_recipe(RECIPE | {"output": str(tmp_path / name), "input": inputs}))
+        found.append(hashes(tmp_path / name))
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_two_worker_processes_write_the_same_bytes(walked, tmp_path):
+    settings, _ = walked
+    other = settings.model_copy(update={"output": str(tmp_path / "corpus")})
+    corpus.run(other, Engine(workers=2))
+    assert hashes(tmp_path / "corpus") == hashes(Path(settings.output))
+
+
+@pytest.mark.slow
+def test_a_portable_job_service_with_workers_in_other_processes_writes_the_same_bytes(walked, tmp_path):
+    from apache_beam.runners.portability.local_job_service import LocalJobServicer
+
+    settings, _ = walked
+    service = LocalJobServicer(str(tmp_path / "staging"))
+    port = service.start_grpc_server(0)
+    worker = f"{sys.executable} -P -m apache_beam.runners.worker.sdk_worker_main"
+    flags = (
+        f"--job_endpoint=localhost:{port}",
+        "--environment_type=beam:env:harness_subprocess_python:v1",
+        f"--environment_config={worker}",
+    )
+    try:
+        other = settings.model_copy(update={"output": str(tmp_path / "corpus")})
+        corpus.run(other, Engine(runner="PortableRunner", beam_args=flags))
+    finally:
+        service.stop()
+    assert hashes(tmp_path / "corpus") == hashes(Path(settings.output))
+
+
+@pytest.mark.slow
+def test_killed_ten_times_it_ends_with_the_same_bytes(walked, tmp_path):
+    settings, _ = walked
+    output = tmp_path / "corpus"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(settings.model_dump(mode="json") | {"output": str(output)}))  # JSON is YAML
+    command = [str(Path(sys.executable).parent / "ropewalk"), "run", str(path)]
+    generator = random.Random(1)
+    finished: dict[Path, int] = {}
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+        until = time.monotonic() + generator.uniform(2.5, 7)
+        while time.monotonic() < until and process.poll() is None:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        for shard, inode in finished.items():
+            assert shard.stat().st_ino == inode, f"{shard} was written again"
+        for manifest in output.rglob("stage.json"):
+            shards = manifest.parent.glob("data-*.arrow")
+            finished |= {shard: shard.stat().st_ino for shard in shards}
+    assert subprocess.run(command, capture_output=True, cwd=tmp_path).returncode == 0
+    assert all(shard.stat().st_ino == inode for shard, inode in finished.items())
+    assert hashes(output) == hashes(Path(settings.output))
+    assert not list(output.rglob("*.tmp-*")) and not list(output.rglob("_work")) and not list(output.rglob("_shards"))

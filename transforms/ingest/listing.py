@@ -1,0 +1,216 @@
+"""What lies in an input: files of accepted formats, sorted, and a count of those that are left alone."""
+
+import itertools
+import json
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict
+
+from ropewalk.schemas.recipe import InputConfig, RecipeError
+from ropewalk.transforms import files
+from ropewalk.transforms.ingest import formats
+
+STAMPS = ("mtime", "ETag", "etag", "LastModified", "last_modified", "updated", "blob_id", "created")
+"""What filesystems call the thing that changes when a file does, in order of trust."""
+DATASET_FILES = ("state.json", "dataset_info.json")
+"""What `Dataset.save_to_disk` writes beside the Arrow files."""
+HUB_FILES = ("readme.md", "dataset_infos.json", "license", "license.md", "license.txt")
+"""What a dataset repository on the Hub holds beside its data."""
+
+
+class InputError(RecipeError):
+    """An input that cannot be read; the message names it and the remedy."""
+
+
+class File(BaseModel):
+    """A file to read.
+
+    Attributes:
+        url: Where to open it.
+        path: Its place below the input, `/` between folders: stable when the input is moved.
+        format: See `formats.recognise`.
+        packing: `gzip`, `zstd` or none.
+        size: Bytes, as stored.
+        stamp: Changes when the file does.
+        repository: Repository it belongs to, where files are joined.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    path: str
+    format: str
+    packing: str | None
+    size: int
+    stamp: str
+    repository: str | None = None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A file as the filesystem lists it: path on the filesystem, place below the root it was found under."""
+
+    path: str
+    below: str
+    size: int
+    stamp: str
+
+
+def list_input(entry: InputConfig) -> tuple[list[File], dict[str, int]]:
+    """Lists one input.
+
+    Returns:
+        The files to read, sorted by path (repositories together), and the number of other files by ending.
+
+    Raises:
+        InputError: If the path does not exist, matches nothing, or holds nothing readable.
+    """
+    named = f"input {entry.path!r}"
+    try:
+        fs, path = files.filesystem(entry.path)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{named}: {error}; install the filesystem's package, or copy the files here") from None
+    fs.invalidate_cache()
+    base, roots, explicit = _roots(fs, path, named)
+    skipped: Counter[str] = Counter()
+    found: list[File] = []
+    for root in roots:
+        below = root[len(base) :].strip("/")
+        if fs.isdir(root):
+            found += _in_folder(fs, root, below, entry, skipped, named)
+        else:
+            found += _choose(fs, [_entry(fs.info(root), below)], entry, skipped, explicit=explicit)
+    if not found:
+        seen = ", ".join(f"{name} ({count})" for name, count in sorted(skipped.items())) or "no files at all"
+        raise InputError(
+            f"{named}: nothing here that `format: {entry.format}` can read; found {seen}. "
+            f"Set `format` to what the files are, or point `path` at the folder that holds them"
+        )
+    found.sort(key=lambda file: (file.repository or "", file.path, file.url))
+    return found, dict(sorted(skipped.items()))
+
+
+def _roots(fs: fsspec.AbstractFileSystem, path: str, named: str) -> tuple[str, list[str], bool]:
+    """What the path of an input stands for: (where places are counted from, files and folders, named one by one?)."""
+    if fs.exists(path):
+        root = path.rstrip("/") or path
+        return (root if fs.isdir(root) else posixpath.dirname(root)), [root], True
+    if any(sign in path for sign in "*?["):
+        matches = sorted(str(match) for match in fs.glob(path))
+        if not matches:
+            raise InputError(f"{named}: the pattern matches nothing. Check it with `ls`; `**` crosses folders")
+        plain = itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), path.split("/"))
+        return "/".join(plain), matches, False
+    parent = posixpath.dirname(path.rstrip("/"))
+    hint = "" if fs.exists(parent) else f"; its folder {parent!r} does not exist either"
+    raise InputError(f"{named}: no such file or folder{hint}. Correct `path`, or give an absolute one")
+
+
+def _in_folder(
+    fs: fsspec.AbstractFileSystem, root: str, prefix: str, entry: InputConfig, skipped: Counter[str], named: str
+) -> Iterator[File]:
+    every = sorted(_walk(fs, root, prefix, skipped), key=lambda item: item.below)
+    by_folder: dict[str, dict[str, _Entry]] = {}
+    for item in every:
+        by_folder.setdefault(posixpath.dirname(item.path), {})[_base(item.path)] = item
+    datasets = {folder for folder, names in by_folder.items() if set(DATASET_FILES) <= names.keys()}
+    wanted: list[_Entry] = []
+    for folder in sorted(datasets):
+        wanted += _dataset_files(fs, by_folder[folder], skipped, named)
+    on_hub = "hf" in _protocols(fs)
+    for item in every:
+        folder, name = posixpath.dirname(item.path), _base(item.path)
+        if folder in datasets or name == "dataset_dict.json":
+            continue
+        hidden = any(part.startswith(".") for part in item.below.split("/"))
+        if hidden or (on_hub and name.lower() in HUB_FILES):
+            skipped["hidden" if hidden else "card"] += 1
+        else:
+            wanted.append(item)
+    chosen = list(_choose(fs, wanted, entry, skipped, explicit=False))
+    if entry.unit == "file":
+        return iter(chosen)
+    # A folder that a glob matched is one repository. `.git` itself is skipped as hidden, but says so of a root, too.
+    single = bool(prefix) or fs.exists(f"{root}/.git") or any("/" not in file.path for file in chosen)
+    return (
+        file.model_copy(update={"repository": prefix or _base(root) if single else file.path.split("/")[0]})
+        for file in chosen
+    )
+
+
+def _walk(fs: fsspec.AbstractFileSystem, root: str, prefix: str, skipped: Counter[str]) -> Iterator[_Entry]:
+    """Every file below a folder. Links to folders are not followed, so that a circle of links ends."""
+    if isinstance(fs, LocalFileSystem):
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = posixpath.join(folder, name)
+                below = posixpath.join(prefix, posixpath.relpath(path, root))
+                try:
+                    status = os.stat(path)
+                except OSError:
+                    skipped["unreadable"] += 1
+                    continue
+                yield _Entry(path, below, status.st_size, str(status.st_mtime_ns))
+        return
+    for path, info in fs.find(root, detail=True).items():
+        yield _entry(info, posixpath.join(prefix, str(path)[len(root) :].lstrip("/")))
+
+
+def _entry(info: dict[str, Any], below: str) -> _Entry:
+    stamp = next((str(info[name]) for name in STAMPS if info.get(name) is not None), "")
+    return _Entry(str(info["name"]), below, int(info["size"] or 0), stamp)
+
+
+def _dataset_files(
+    fs: fsspec.AbstractFileSystem, names: dict[str, _Entry], skipped: Counter[str], named: str
+) -> list[_Entry]:
+    """The Arrow files of a `save_to_disk` folder, as its `state.json` lists them."""
+    place = posixpath.dirname(names["state.json"].path)
+    remedy = "save the dataset again with `dataset.save_to_disk(…)`"
+    try:
+        state = json.loads(fs.cat_file(names["state.json"].path))
+        listed = [posixpath.basename(item["filename"]) for item in state["_data_files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{named}: {place}/state.json cannot be read ({error!r}): {remedy}") from None
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        raise InputError(
+            f"{named}: {place} has an indices mapping (it was saved after select, shuffle or filter), so its Arrow "
+            f"files do not hold the dataset's rows: call `dataset.flatten_indices()` and {remedy}"
+        )
+    missing = [name for name in listed if name not in names]
+    if missing:
+        raise InputError(f"{named}: {place}/state.json names files that are not there: {', '.join(missing)}; {remedy}")
+    for name in names:
+        if name not in listed and name not in DATASET_FILES:
+            skipped[formats.ending(name)] += 1
+    return [names[name] for name in listed]
+
+
+def _choose(
+    fs: fsspec.AbstractFileSystem, entries: Iterable[_Entry], config: InputConfig, skipped: Counter[str], *,
+    explicit: bool,
+) -> Iterator[File]:  # fmt: skip
+    for item in entries:
+        joined = config.unit == "repository" and config.format == "auto"
+        known = formats.recognise(item.path, "code" if joined else config.format, whatever=explicit and not joined)
+        if known is None:
+            skipped[formats.ending(item.path)] += 1
+            continue
+        local = isinstance(fs, LocalFileSystem)
+        url = item.path if local else str(fs.unstrip_protocol(item.path))
+        yield File(url=url, path=item.below, format=known[0], packing=known[1], size=item.size, stamp=item.stamp)
+
+
+def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _base(path: str) -> str:
+    return posixpath.basename(path.rstrip("/"))
