@@ -14,21 +14,23 @@ from ropewalk.schemas import tables, testing
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import Recipe
 from ropewalk.transforms import files
+from ropewalk.transforms import shards as shards_module
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.shards import ShardFolder
 
 
 @pytest.fixture
-def lay(tmp_path: Path) -> Callable[..., CorpusDir]:
+def lay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CorpusDir]:
     """Lays document batches, one a shard, as a corpus folder: `corpus = lay(batch, batch, name="corpus")`."""
+    monkeypatch.setattr(shards_module, "BATCH_ROWS", 100)  # several batches a shard, as real ones have
 
     def lay(*shards: pa.RecordBatch, name: str = "corpus") -> CorpusDir:
         url = str(tmp_path / name)
         folder = ShardFolder(files.join(url, "documents"), tables.DOCUMENTS, len(shards), "test")
         for number, batch in enumerate(shards):
             with folder.writer(number) as writer:
-                for start in range(0, batch.num_rows, 100):  # several batches a shard, as real ones have
-                    writer.write(batch.slice(start, 100))
+                for start in range(0, batch.num_rows, 50):
+                    writer.write(batch.slice(start, 50))
         done = folder.finish()
         with measure.Meter() as meter:
             pass

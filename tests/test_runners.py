@@ -1,7 +1,7 @@
-"""One walk, the same bytes on every runner: threads, worker processes, and a portable job service with its own workers.
+"""One walk, the same bytes on every runner: this process, worker processes, a portable job service with its own workers.
 
-The portable job service is Beam's own (`local_job_service_main`), which ships with it; each SDK worker is a process that
-gets the pipeline over the wire, as it would from Flink or Dataflow.
+The portable job service is Beam's own (`local_job_service_main`), which ships with it; each SDK worker is a process
+that gets the pipeline over the wire, as it would from Flink or Dataflow.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from ropewalk.pipelines.jobs import Engine
 from ropewalk.schemas import testing
 from ropewalk.schemas.recipe import Recipe, parse_recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # every Beam job starts its workers anew
 
 WORKER = f"{sys.executable} -P -m apache_beam.runners.worker.sdk_worker_main"
 

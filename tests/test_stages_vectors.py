@@ -30,12 +30,13 @@ def recipe(corpus, **stages):
     return parse_recipe({"output": corpus.url, "input": "x", **settings})
 
 
-def walk(run_stage, corpus, made, engine=None):
-    return {name: run_stage(corpus, made, name, engine) for name in WALK}
+def walk(run_stage, corpus, made):
+    return {name: run_stage(corpus, made, name) for name in WALK if made.enabled(name)}
 
 
 def joined(corpus):
-    tables = [datasets.load_from_disk(corpus.folder(name)) for name in ("documents", *WALK)]
+    found = [name for name in WALK if corpus.stage_manifest(f"columns/{name}")]
+    tables = [datasets.load_from_disk(corpus.folder(name)) for name in ("documents", *found)]
     return datasets.concatenate_datasets(tables, axis=1)
 
 
@@ -47,6 +48,7 @@ def outcome(corpus):
 
 
 SIDE = (("embed", "frequencies"), ("cluster", "centroids"))
+ALONE = {"tokenize": False, "pack": False}
 CLUSTER = {"size": 40, "max_size": 60, "sample_per_cluster": 16, "iterations": 6}
 
 
@@ -109,16 +111,16 @@ def test_oversized_clusters_are_split_and_copies_are_counted(lay, run_stage):
     texts = [f"{'same words in every one of them ' * 4}" for _ in range(90)]
     documents = testing.of_texts(texts + topical(100).column("text").to_pylist())
     corpus = lay(*shards(documents, 2))
-    made = recipe(corpus, cluster={"size": 20, "max_size": 30, "sample_per_cluster": 8})
+    made = recipe(corpus, **ALONE, cluster={"size": 20, "max_size": 30, "sample_per_cluster": 8})
     facts = walk(run_stage, corpus, made)["cluster"].facts
     assert facts["unsplittable"] == facts["oversized"] == 1 and facts["largest"] == 90
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 3])
 def test_few_documents(lay, run_stage, count):
     documents = testing.of_texts(["rope " * 40 + str(i) for i in range(count)] + ["short"] * 3)
     corpus = lay(*shards(documents, 2))
-    manifests = walk(run_stage, corpus, recipe(corpus, cluster={"size": 1, "max_size": 2}))
+    manifests = walk(run_stage, corpus, recipe(corpus, **ALONE, cluster={"size": 1, "max_size": 2}))
     facts = manifests["cluster"].facts
     assert facts["documents"] == count and facts["clusters"] <= count
     assert [row["cluster"] is not None for row in joined(corpus)].count(True) == count
@@ -136,7 +138,7 @@ def test_the_key_follows_the_tokenizers_content(tmp_path):
 
 def test_an_interrupted_clustering_goes_on_where_it_was(lay, run_stage, monkeypatch):
     corpus = lay(*shards(topical(300), 3))
-    made = recipe(corpus, cluster=CLUSTER | {"size": 100, "max_size": 100})
+    made = recipe(corpus, **ALONE, cluster=CLUSTER | {"size": 100, "max_size": 100})
     expected = walk(run_stage, corpus, made)["cluster"]
     assert expected.facts["rounds"] > 1
     rows, data = outcome(corpus)
@@ -167,7 +169,7 @@ def test_an_interrupted_clustering_goes_on_where_it_was(lay, run_stage, monkeypa
 def test_a_new_text_can_be_embedded_like_the_corpus(lay, run_stage):
     documents = topical(60)
     corpus = lay(documents)
-    walk(run_stage, corpus, recipe(corpus))
+    walk(run_stage, corpus, recipe(corpus, **ALONE, cluster=False, order=False))
     made = embedding.LexicalEmbedder(files.join(corpus.folder("embed"), "frequencies.arrow"))
     rows = [row for row in joined(corpus) if row["passed"]]
     found = made.embed(pa.array([row["text"] for row in rows], pa.large_string()))

@@ -1,35 +1,49 @@
 import itertools
+import uuid
+from pathlib import Path
 
 import apache_beam as beam
-import datasketch
 import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.sparse
 import scipy.sparse.csgraph
-from apache_beam.testing.test_pipeline import TestPipeline
-from apache_beam.testing.util import assert_that
 
 from ropewalk.kernels import bands, minhash
 from ropewalk.schemas import testing
 from ropewalk.transforms import candidates, similarity, sketch, survivors, utf8
 from ropewalk.transforms.components import LABELS, ConnectedComponents, connected_components
+from ropewalk.transforms.folders import ReadFolder
 from ropewalk.transforms.map_shards import MapShards, ReadShards
 from ropewalk.transforms.shards import ShardFolder
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
-def collect(*sources, through):
-    """Elements that a transform makes of batches."""
-    found = []
+def save(batch: pa.RecordBatch, folder: str) -> None:
+    with pa.OSFile(f"{folder}/{uuid.uuid4().hex}.arrow", "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
 
-    def keep(elements):
-        found.extend(elements)
 
-    with TestPipeline(runner=RUNNER) as p:
-        assert_that(p | beam.Create(list(sources)) | through, keep)
-    return found
+def saved(folder: Path) -> list[pa.RecordBatch]:
+    return [batch for path in sorted(folder.glob("*.arrow")) for batch in pa.ipc.open_stream(path.read_bytes())]
+
+
+@pytest.fixture
+def collect(tmp_path):
+    """Runs transforms one after the other; the batches that the last one makes: `collect(Create(…), Transform())`."""
+
+    def collect(*transforms: beam.PTransform) -> list[pa.RecordBatch]:
+        folder = tmp_path / f"collected-{uuid.uuid4().hex}"
+        folder.mkdir()
+        with beam.Pipeline(runner=RUNNER) as p:
+            collection = p
+            for number, transform in enumerate(transforms):
+                collection = collection | f"{number}" >> transform
+            collection | beam.Map(save, str(folder)).with_output_types(None)
+        return saved(folder)
+
+    return collect
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -54,19 +68,16 @@ def test_buffers_of_slices():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_minhash_transform_row_for_row(threads):
+def test_minhash_transform_row_for_row(collect, threads):
     batch = testing.documents(40, words=(0, 30))
     batch = batch.append_column("alive", pa.array([i % 3 != 0 for i in range(40)]))
     whole, counters = sketch.MinHash(num_perm=24, threads=threads)(batch)
     assert whole.schema == sketch.sketch_schema(24) and whole.num_rows == 40
     assert counters["sketched-docs"] == 26 and whole.column("exact_high").null_count == 14
     # Cut differently: the same rows.
-    parts = collect(batch.slice(0, 7), batch.slice(7, 1), batch.slice(8), through=sketch.MinHash(num_perm=24))
-    rows = [row for part in sorted(parts, key=lambda b: b.num_rows) for row in part.to_pylist()]
-    assert sorted(map(str, rows)) == sorted(map(str, whole.to_pylist()))
-    # And datasketch finds the same minima for a text of our choice.
-    m = datasketch.MinHash(num_perm=24, seed=1)
-    assert np.array_equal(minhash.permutations(24, 1), m.permutations)
+    parts = collect(beam.Create([batch.slice(0, 7), batch.slice(7, 1), batch.slice(8)]), sketch.MinHash(num_perm=24))
+    rows = [part.to_pylist() for part in sorted(parts, key=lambda b: b.num_rows)]
+    assert rows[1] + rows[0] + rows[2] == whole.to_pylist()
 
 
 def test_order_prefers_longer_then_priority_then_smaller_id():
@@ -99,10 +110,11 @@ PAIRS = 8000
 
 
 @pytest.mark.parametrize(("number", "rows"), [(14, 8), (20, 13)])
-def test_s_curve_through_beam(number, rows):
+def test_s_curve_through_beam(collect, tmp_path, number, rows):
     """NEARDUP-s: pairs of integer shingle sets of exact Jaccard s; the rate of candidates follows the law."""
     union, a_b = 400, minhash.permutations(number * rows, 1)
-    batches = []
+    schema = pa.schema([("address", pa.uint64()), *sketch.sketch_schema(number * rows)])
+    folder = ShardFolder(str(tmp_path / "sketches"), schema, len(SIMILARITIES), "k")
     for place, s in enumerate(SIMILARITIES):
         common = round(union * s)
         own = (union - common) // 2
@@ -112,32 +124,22 @@ def test_s_curve_through_beam(number, rows):
         borders = np.arange(0, sets.size + 1, common + own)
         signatures = minhash.minhash(sets.reshape(-1), borders, *a_b)
         address = np.arange(2 * PAIRS, dtype=np.uint64) + np.uint64(place << 32)
-        batches.append(
-            pa.RecordBatch.from_pydict(
-                {
-                    "address": address,
-                    "order": address,
-                    "exact_high": address,
-                    "exact_low": address * np.uint64(0x9E3779B97F4A7C15),
-                    "signature": pa.FixedSizeListArray.from_arrays(signatures.reshape(-1), number * rows),
-                }
-            )
-        )
-    found = collect(*batches, through=candidates.CandidateEdges(number, rows, partitions=3))
-    edges = {pair for b in found for pair in zip(b.column("a").to_pylist(), b.column("b").to_pylist(), strict=True)}
-    assert all(b == a + 1 and a % 2 == 0 for a, b in edges)  # only ever the pairs, and the better one is b
-    for place, s in enumerate(SIMILARITIES):
-        rate = sum(a >> 32 == place for a, _ in edges) / PAIRS
-        assert rate == pytest.approx(bands.match_probability(s, number, rows), abs=0.02), s
-    again = collect(*reversed(batches), through=candidates.CandidateEdges(number, rows, partitions=1))
-    assert edges == {pair for b in again for pair in zip(*(c.to_pylist() for c in b.columns), strict=True)}
+        mixed = address * np.uint64(0x9E3779B97F4A7C15)
+        values = pa.FixedSizeListArray.from_arrays(signatures.reshape(-1), number * rows)
+        with folder.writer(place) as writer:
+            writer.write(pa.RecordBatch.from_arrays([address, address, mixed, mixed, values], schema=schema))
+    found = collect(ReadFolder(folder), candidates.CandidateEdges(number, rows, partitions=3))
+    edges = np.unique(np.concatenate([np.stack([c.to_numpy() for c in b.columns], 1) for b in found]), axis=0)
+    assert (edges[:, 1] == edges[:, 0] + 1).all() and not (edges[:, 0] % 2).any()  # the pairs only; b is the better one
+    found = np.bincount((edges[:, 0] >> 32).astype(int)) / PAIRS
+    assert found == pytest.approx([bands.match_probability(s, number, rows) for s in SIMILARITIES], abs=0.02)
 
 
-def test_wordless_documents_meet_only_exact_copies():
+def test_wordless_documents_meet_only_exact_copies(collect):
     batch = testing.of_texts(["...", "!!!", "...", "", ""])
     made = sketch.MinHash(num_perm=12)(batch)[0]
     made = made.add_column(0, "address", pa.array(range(5), pa.uint64()))
-    (edges,) = collect(made, through=candidates.CandidateEdges(3, 4))
+    (edges,) = collect(beam.Create([made]), candidates.CandidateEdges(3, 4))
     joined = {frozenset(pair) for pair in zip(*(c.to_pylist() for c in edges.columns), strict=True)}
     assert joined == {frozenset({0, 2}), frozenset({3, 4})}
 
@@ -152,7 +154,7 @@ def exact_similarity(texts: list[str]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sharding", [[300], [100, 0, 200], [43] * 6 + [42]])
-def test_edges_against_every_pair(lay, tmp_path, sharding):
+def test_edges_against_every_pair(lay, collect, tmp_path, sharding):
     documents = testing.documents(300, seed=5, words=(3, 80), copies=0.5)
     truth, threshold = exact_similarity(documents.column("text").to_pylist()), 0.7
     starts = np.cumsum([0, *sharding])
@@ -162,16 +164,14 @@ def test_edges_against_every_pair(lay, tmp_path, sharding):
     folder = ShardFolder(corpus.folder("sketch"), sketch.sketch_schema(hasher.num_perm), len(sharding), "k")
     shards = list(range(len(sharding)))
     read = {"documents": ["id", "text", "source", "num_bytes"]}
-    collect(*shards, through=MapShards(corpus, read, None, hasher, folder))
+    with beam.Pipeline(runner=RUNNER) as p:
+        p | beam.Create(shards) | MapShards(corpus, read, None, hasher, folder)
 
-    sketches = ReadShards(corpus, {"sketch": folder.schema.names})
-    proposed, passed, labelled = [], [], []
-    with TestPipeline(runner=RUNNER) as p:
-        edges = p | beam.Create(shards) | sketches | candidates.CandidateEdges(14, 8)
-        verified = edges | similarity.VerifyEdges(corpus, "sketch", 5, threshold)
-        labels = verified | ConnectedComponents()
-        for name, collection, into in (("E", edges, proposed), ("V", verified, passed), ("L", labels, labelled)):
-            assert_that(collection, into.extend, label=name)
+    proposed = collect(
+        beam.Create(shards), ReadShards(corpus, {"sketch": folder.schema.names}), candidates.CandidateEdges(14, 8)
+    )
+    passed = collect(beam.Create(proposed), similarity.VerifyEdges(corpus, "sketch", 5, threshold))
+    labelled = collect(beam.Create(passed), ConnectedComponents())
 
     def pairs(found):
         return {

@@ -20,6 +20,9 @@ from ropewalk.schemas.manifest import Shard, canonical_json
 from ropewalk.transforms import files
 
 HEARTBEAT_SECONDS = 0.5
+BATCH_ROWS = 4096
+BATCH_BYTES = 16 << 20
+"""Small batches are joined up to about this size: readers pay per batch, not per row."""
 
 
 def shard_name(shard: int, num_shards: int) -> str:
@@ -112,6 +115,8 @@ class ShardWriter:
         self.folder, self.shard = folder, shard
         self.rows = 0
         self.counters: dict[str, int] = {}
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = self._waiting_bytes = 0
         self._hash = xxhash.xxh3_128()
         self._beat = time.monotonic()
 
@@ -128,12 +133,23 @@ class ShardWriter:
             SchemaMismatch: If it has other columns.
         """
         batch = conform(batch, self.folder.schema, table=self.folder.url)
-        if batch.num_rows:
-            self._stream.write_batch(batch)
         self.rows += batch.num_rows
+        self._waiting.append(batch)
+        self._waiting_rows += batch.num_rows
+        self._waiting_bytes += batch.nbytes
+        if self._waiting_rows >= BATCH_ROWS or self._waiting_bytes >= BATCH_BYTES:
+            self._flush()
         if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
             self._leave("progress")
             self._beat = time.monotonic()
+
+    def _flush(self) -> None:
+        waiting, self._waiting, self._waiting_rows, self._waiting_bytes = self._waiting, [], 0, 0
+        if len(waiting) > 1:
+            waiting = [pa.concat_batches(waiting)]
+        for batch in waiting:
+            if batch.num_rows:
+                self._stream.write_batch(batch)
 
     def count(self, name: str, amount: int) -> None:
         """Adds to a counter of the shard's record; the name ends in its unit."""
@@ -143,6 +159,7 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         if kind is None:
+            self._flush()
             self._stream.close()
         self._file.__exit__(kind, error, trace)
         if kind is None:

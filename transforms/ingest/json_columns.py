@@ -26,13 +26,16 @@ def json_objects(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Array,
     members = []
     for name in sorted(names):
         values = _json_values(batch.column(name), name, faults)
-        head = _large(json.dumps(name, ensure_ascii=False) + ":")
-        members.append(pc.binary_join_element_wise(head, values, _large("")))  # null if the value is null
+        head = _large("," + json.dumps(name, ensure_ascii=False) + ":")
+        member = pc.binary_join_element_wise(head, values, _large(""))  # null if the value is null
+        members.append(pc.fill_null(member, _large("")))
     if not members:
         return pa.nulls(batch.num_rows, pa.string()), faults
-    inside = pc.binary_join_element_wise(*members, _large(","), null_handling="skip")
+    # Not `null_handling="skip"`: it drops rows whose values are all null (seen in pyarrow 25.0.1).
+    inside = pc.binary_join_element_wise(*members, _large(""))
     left = pc.greater(pc.binary_length(inside), 0)
-    objects = pc.binary_join_element_wise(_large("{"), inside, _large("}"), _large(""))
+    # The first comma becomes the bracket.
+    objects = pc.binary_join_element_wise(pc.binary_replace_slice(inside, 0, 1, "{"), _large("}"), _large(""))
     return pc.if_else(left, objects, _large(None)).cast(pa.string()), faults
 
 
