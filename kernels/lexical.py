@@ -48,7 +48,8 @@ def idf(frequencies: np.ndarray, documents: int) -> np.ndarray:
     Returns:
         float32[BUCKETS].
     """
-    return np.log1p(documents / np.maximum(frequencies, 1)).astype(np.float32)
+    weights: np.ndarray = np.log1p(documents / np.maximum(frequencies, 1)).astype(np.float32)
+    return weights
 
 
 def project_reference(text: str, idf: np.ndarray) -> np.ndarray:

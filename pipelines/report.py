@@ -89,10 +89,11 @@ def _own_recipe(url: str) -> dict[str, Any] | None:
     return found
 
 
-def _layout_order(item: tuple[str, StageManifest]) -> tuple[int, str]:
+def _layout_order(item: tuple[str, StageManifest]) -> tuple[int, int, str]:
+    """The layout that the key figures speak of comes first: in_context, the shortest."""
     kinds = ("in_context", "concat", "random")
     kind = item[1].config.get("layout")
-    return kinds.index(kind) if kind in kinds else len(kinds), item[0]
+    return kinds.index(kind) if kind in kinds else len(kinds), int(item[1].config.get("length", 0)), item[0]
 
 
 def _template() -> jinja2.Template:
@@ -402,7 +403,7 @@ class _Page:
 
 
 def _figure(key: str, label: str, value: float, note: str, text: str | None = None) -> dict[str, Any]:
-    shown = f"{value:,.0f}" if value < 1e6 else charts.compact(value)
+    shown = f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:.1f}M" if value < 99.95e6 else charts.compact(value)
     return {"key": key, "label": label, "value": value, "text": text or shown, "note": note}
 
 

@@ -22,6 +22,7 @@ from ropewalk.transforms.corpus_dir import ALIVE_COLUMNS, CorpusDir
 SAMPLE = 4000
 """Documents on the map, at most; also the pairs behind the random order."""
 CURVE_BINS = 2048
+JOINED_ROWS, JOINED_BYTES = 2048, 32 << 20
 COLUMNS: dict[str, tuple[str, ...]] = {
     "filter": ("passed", "filter_reason"),
     "dedup": ("keep", "component_size", "similarity"),
@@ -225,7 +226,7 @@ def collect(corpus: CorpusDir, stages: Stages, *, wanted: Sequence[str] = (), sa
     lowest = _Lowest(sample)
     spare: dict[str, int] = {}
     for shard in range(len(corpus.file_names)):
-        for batch in corpus.read(shard, read):
+        for batch in _joined(corpus.read(shard, read)):
             batch = _with_alive(batch, stages.alive)
             _add(found, batch, stages)
             kept = batch.filter(batch.column("alive"))
@@ -237,6 +238,23 @@ def collect(corpus: CorpusDir, stages: Stages, *, wanted: Sequence[str] = (), sa
     found.addresses = spare | found.addresses
     found.sample = lowest.table()
     return found
+
+
+def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Larger batches: long documents are written one a batch, and each batch has its price.
+
+    Where files are not memory-mapped, a batch keeps its unread text in memory too: hence the limit in bytes.
+    """
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + (pc.sum(batch.column("num_bytes")).as_py() or 0)
+        if rows >= JOINED_ROWS or size >= JOINED_BYTES:
+            yield pa.concat_batches(waiting)
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def _with_alive(batch: pa.RecordBatch, stages: Sequence[str]) -> pa.RecordBatch:

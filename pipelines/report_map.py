@@ -51,17 +51,17 @@ def random_pairs(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def project(vectors: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Principal component analysis by singular value decomposition: float32[n, d] -> float64[n, 2] and variance shares.
+    """Principal component analysis: float32[n, d] -> float64[n, 2] and the share of the variance on each axis.
 
-    Each axis is turned so that its largest entry is positive: the sign of a singular vector means nothing.
+    The singular vectors of the covariance (d x d, whatever n is) are the directions of largest variance. Each is turned
+    so that its largest entry is positive: the sign of a singular vector means nothing.
     """
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    left, sizes, right = np.linalg.svd(centred, full_matrices=False)
-    variance = sizes**2
-    if len(sizes) < 2 or not variance.sum():
+    _, variance, right = np.linalg.svd(centred.T @ centred, hermitian=True)
+    if not variance.sum():
         return np.zeros((len(vectors), 2)), [0.0, 0.0]
-    signs = np.sign(right[:2][np.arange(2), np.abs(right[:2]).argmax(axis=1)])
-    return left[:, :2] * sizes[:2] * signs, (variance[:2] / variance.sum()).tolist()
+    axes = right[:2] * np.sign(right[:2][np.arange(2), np.abs(right[:2]).argmax(axis=1)])[:, None]
+    return centred @ axes.T, (variance[:2] / variance.sum()).tolist()
 
 
 @dataclass

@@ -167,7 +167,7 @@ def test_s_curve_has_the_published_values(number, rows, middle, curve):
 def test_star_edges_are_those_of_the_reference(entries):
     keys, _, address = np.array(entries, np.uint64).reshape(-1, 3).T
     by_order = {}
-    for k, o, place in entries:  # a document has one order
+    for _, o, place in entries:  # a document has one order
         by_order.setdefault(place, o)
     order = np.array([by_order[e[2]] for e in entries], np.uint64)
     a, b, (shared, largest) = stars.star_edges(keys, order, address)

@@ -152,6 +152,18 @@ def test_records_python_takes_and_the_kernel_doubts_keep_their_place(tmp_path):
     assert documents[3]["id"] == hex_id("e")
 
 
+def test_only_strings_and_whole_numbers_are_keys(tmp_path):
+    ids = [5, -7, "5", 1.5, True, [1], {"a": 1}, None, "", 2**80]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines_of([{"text": f"t{n}", "id": value} for n, value in enumerate(ids)]))
+    documents, _, _ = read(path)
+    keyed = {0: "5", 1: "-7", 2: "5", 9: str(2**80)}
+    assert [row["id"] for row in documents] == [
+        hex_id(f"a\0{keyed[n]}" if n in keyed else f"t{n}") for n in range(len(ids))
+    ]  # fmt: skip
+    assert [json.loads(row["metadata"])["id"] for row in documents] == ids
+
+
 def test_fields_by_name_and_one_field_with_two_parts(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines_of([{"body": "a", "link": "http://a", "text": "other"}, {"body": "b", "link": 5}]))
@@ -458,6 +470,13 @@ def test_faults_inside_tables(tmp_path):
     assert [(r["reason"], r["line"], r["payload"]) for r in rejects] == [
         ("null_text", 2, None), ("oversized_record", 3, b"bbbbb"), ("invalid_utf8", 5, b"d"),
     ]  # fmt: skip
+
+
+def test_rows_without_any_other_value_have_no_metadata(tmp_path):
+    pq.write_table(
+        pa.table({"text": ["a", "b", "c"], "x": ["1", None, None], "y": [None, None, 2.5]}), tmp_path / "a.parquet"
+    )
+    assert [row["metadata"] for row in read(tmp_path)[0]] == ['{"x":"1"}', None, '{"y":2.5}']
 
 
 def test_a_text_column_of_numbers_and_none_at_all(tmp_path):

@@ -124,8 +124,8 @@ class Embed(beam.PTransform):
         """Vectors, and counts of documents with one and of those whose vector is zero."""
         result = embed(batch, self.embedder)
         column = result.column("vector")
-        zero = ~vectors.to_matrix(column.drop_null()).any(axis=1)
-        return result, {"embedded-docs": len(zero), "zero_vector-docs": int(zero.sum())}
+        found = vectors.to_matrix(column.drop_null())
+        return result, {"embedded-docs": len(found), "zero_vector-docs": int((~found.any(axis=1)).sum())}
 
     def _columns(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return self(batch)[0]
@@ -160,7 +160,7 @@ class CountFrequencies(beam.PTransform):
             parts.append(lexical.frequencies(data, offsets[first : last + 1]))
 
         utf8.spread(run, offsets, self.threads)
-        counts = np.sum(parts, axis=0, dtype=np.int64)
+        counts: np.ndarray = np.stack(parts).sum(axis=0)
         buckets = np.flatnonzero(counts)
         arrays = [pa.array(buckets.astype(np.uint32)), pa.array(counts[buckets].astype(np.uint32))]
         return pa.RecordBatch.from_arrays(arrays, schema=FREQUENCIES), {"sampled-docs": int(chosen.sum())}

@@ -60,11 +60,11 @@ def end_of_text(tokenizer: Tokenizer) -> int:
 def _append(values: np.ndarray, lengths: np.ndarray, last: int) -> np.ndarray:
     """Appends `last` to each of the runs of `values` whose lengths are given."""
     out = np.empty(len(values) + len(lengths), np.uint32)
-    ends = np.cumsum(lengths + 1) - 1
-    inside = np.ones(len(out), bool)
-    inside[ends] = False
-    out[ends] = last
-    out[inside] = values
+    stops = np.cumsum(lengths)
+    # A plain copy for each run: a mask over all values would touch memory several times more.
+    for row, (start, stop) in enumerate(zip((stops - lengths).tolist(), stops.tolist(), strict=True)):
+        out[start + row : stop + row] = values[start:stop]
+    out[stops + np.arange(len(stops))] = last
     return out
 
 

@@ -63,7 +63,7 @@ def jobs(context: Context) -> Jobs:
     yield Job("sketch documents", sketches, sketch)
     counters = _counters(sketches)
 
-    slices = counters["sketched-docs"] * (bands + 1) * SLICE_BYTES
+    slices = counters.get("sketched-docs", 0) * (bands + 1) * SLICE_BYTES
     edges = context.work("edges", EDGES, _partitions(slices))
 
     def candidates(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:

@@ -15,7 +15,8 @@ from ropewalk.schemas.recipe import Recipe
 from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.ingest.read import WriteSplits, number_splits
-from ropewalk.transforms.ingest.splits import Plan, plan_splits
+from ropewalk.transforms.ingest.splits import Plan
+from ropewalk.transforms.ingest.splits import plan_splits as plan_splits
 from ropewalk.transforms.shards import ShardFolder
 
 VERSION = 1

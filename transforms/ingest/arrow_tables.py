@@ -126,16 +126,13 @@ def parse_batch(batch: pa.RecordBatch, entry: InputConfig, path: str, limits: Li
         faults.setdefault(i, ("invalid_utf8", detail))
     columns = [texts, _keys(batch, entry), url, metadata]
     kept = pa.array([i not in faults for i in range(batch.num_rows)], pa.bool_()) if faults else None
-    found = []
-    for i, values in enumerate(columns):
-        values = pa.nulls(batch.num_rows, pa.string()) if values is None else values
-        values = values if kept is None else values.filter(kept)
-        found.append(values if i == 0 else values.cast(pa.string()))
+    whole = [pa.nulls(batch.num_rows, pa.string()) if values is None else values for values in columns]
+    found = whole if kept is None else [values.filter(kept) for values in whole]
     rejects = [
         Reject(*faults[i], path, line=row + i + 1, payload=_payload(texts, i, limits.payload_limit))
         for i in sorted(faults)
     ]
-    return Raw(*found, rejects)
+    return Raw.of_columns(found, rejects, {})
 
 
 def _check(batch: pa.RecordBatch) -> None:

@@ -7,10 +7,11 @@ wrong. So speed is the kernel's, and what counts as JSON is Python's.
 import functools
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ropewalk.kernels import json_records as kernel
 from ropewalk.schemas.recipe import InputConfig
@@ -21,6 +22,7 @@ from ropewalk.transforms.ingest.splits import Piece
 from ropewalk.transforms.ingest.streams import Stream, open_file
 
 BOM = b"\xef\xbb\xbf"
+_STRING = (kernel.PLAIN, kernel.ESCAPED)
 PEEK_BYTES = 1 << 20
 """Start of a `.json` file by which lines are told from values that span them."""
 
@@ -63,27 +65,29 @@ def parse_chunk(chunk: Chunk, entry: InputConfig, path: str, limits: Limits) -> 
     lengths = chunk.stops - chunk.starts
     status, kinds, spans, rest, rest_offsets = kernel.take_apart(chunk.data, chunk.starts, chunk.stops, names, keep)
     doubtful = status == kernel.ASK
-    doubtful |= (status == kernel.FINE) & ~np.isin(kinds[:, text], (kernel.PLAIN, kernel.ESCAPED))
+    doubtful |= (status == kernel.FINE) & ~np.isin(kinds[:, text], _STRING)
     doubtful |= (lengths > limits.max_record_bytes) & (status != kernel.BLANK)
     if not _is_utf8(chunk.data):
-        for record in np.flatnonzero(status != kernel.BLANK):
-            doubtful[record] |= not _is_utf8(chunk.data[chunk.starts[record] : chunk.stops[record]])
+        for place in np.flatnonzero(status != kernel.BLANK).tolist():
+            doubtful[place] |= not _is_utf8(chunk.data[chunk.starts[place] : chunk.stops[place]])
     fine = (status == kernel.FINE) & ~doubtful
 
-    def column(which: int) -> tuple[pa.Array, np.ndarray]:
+    def column(which: int, *wanted: int) -> tuple[pa.Array, np.ndarray]:
         kind = kinds[:, which]
-        strings = fine & ((kind == kernel.PLAIN) | (kind == kernel.ESCAPED))
-        places = np.where(strings[:, None], spans[:, which], 0)
-        values, offsets, whole = kernel.unescape(chunk.data, places, strings & (kind == kernel.ESCAPED))
-        return _strings(values, offsets, strings & whole), whole
+        taken = fine & np.isin(kind, wanted)
+        places = np.where(taken[:, None], spans[:, which], 0)
+        values, offsets, whole = kernel.unescape(chunk.data, places, taken & (kind == kernel.ESCAPED))
+        return _strings(values, offsets, taken & whole), whole
 
-    texts, text_whole = column(text)
-    urls, url_whole = (texts, text_whole) if url == text else column(url)
-    keys, key_whole = (texts, text_whole) if key == text else (urls, url_whole) if key == url else column(key)
+    texts, text_whole = column(text, *_STRING)
+    urls, url_whole = column(url, *_STRING)
+    keys, key_whole = column(key, *_STRING, kernel.OTHER)
+    others = kinds[:, key] == kernel.OTHER
+    if others.any():  # a whole number is a key, too: its digits
+        digits = pc.fill_null(pc.match_substring_regex(keys, "^-?[0-9]+$"), False)
+        keys = pc.if_else(pc.or_(digits, pa.array(~others)), keys, pa.scalar(None, keys.type))
     # Half a surrogate pair: a dead letter if it is in the text, and Python's to decide elsewhere.
     doubtful |= fine & ~(text_whole & url_whole & key_whole)
-    # A number as key: its digits, as they are written.
-    doubtful |= fine & (kinds[:, key] == kernel.OTHER)
     fine &= ~doubtful
     metadata = _strings(rest, rest_offsets, fine & (np.diff(rest_offsets) > 0))
 
@@ -91,47 +95,63 @@ def parse_chunk(chunk: Chunk, entry: InputConfig, path: str, limits: Limits) -> 
     counters = {"blank-lines": blank} if blank else {}
     columns = [texts, keys, urls, metadata]
     if fine.all():
-        return Raw(*_typed(columns), counters=counters)
+        return Raw.of_columns(columns, [], counters)
     kept = [column.filter(pa.array(fine)) for column in columns]
     rows: list[tuple[int, tuple[str | None, ...]]] = []
     rejects: list[Reject] = []
-    for record in np.flatnonzero(doubtful).tolist():
-        found = _ask(chunk.record(record), entry, limits)
-        if len(found) == 2:
-            rejects.append(Reject(*found, path, *chunk.place(record), chunk.record(record)[: limits.payload_limit]))
-        else:
-            rows.append((record, found))
+    for place in np.flatnonzero(doubtful).tolist():
+        record = chunk.record(place)
+        try:
+            rows.append((place, _ask(record, entry, limits)))
+        except _Refused as refusal:
+            line, offset = chunk.place(place)
+            payload = record[: limits.payload_limit]
+            rejects.append(Reject(refusal.reason, refusal.detail, path, line, offset, payload))
     if rows:
-        order = np.argsort(np.r_[np.flatnonzero(fine), [record for record, _ in rows]], kind="stable")
+        order = np.argsort(np.r_[np.flatnonzero(fine), [place for place, _ in rows]], kind="stable")
         asked = [pa.array([row[i] for _, row in rows], kept[i].type) for i in range(4)]
         kept = [pa.concat_arrays([one, two]).take(pa.array(order)) for one, two in zip(kept, asked, strict=True)]
-    return Raw(*_typed(kept), rejects, counters)
+    return Raw.of_columns(kept, rejects, counters)
 
 
-def _ask(record: bytes, entry: InputConfig, limits: Limits) -> tuple[str, str] | tuple[str | None, ...]:
-    """One record by `json.loads`: (text, key, url, metadata), or reason and detail of its refusal."""
+class _Refused(Exception):
+    """A record that is no document: reason code and detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def _ask(record: bytes, entry: InputConfig, limits: Limits) -> tuple[str | None, ...]:
+    """One record by `json.loads`: (text, key, url, metadata); NaN and infinities become null."""
     if len(record) > limits.max_record_bytes:
-        return "oversized_record", limits.oversized(len(record))
+        raise _Refused("oversized_record", limits.oversized(len(record)))
     try:
         value: Any = json.loads(record.decode(), parse_constant=lambda name: None, parse_float=_finite)
     except UnicodeDecodeError as error:
-        return "invalid_utf8", f"byte {error.start} of the record: {error.reason}; convert the file to UTF-8"
+        raise _Refused(
+            "invalid_utf8", f"byte {error.start} of the record: {error.reason}; convert the file to UTF-8"
+        ) from None
     except RecursionError:
-        return "broken_json", "nested deeper than Python reads"
+        raise _Refused("broken_json", "nested deeper than Python reads") from None
     except ValueError as error:
-        return "broken_json", f"{error}"
+        raise _Refused("broken_json", f"{error}") from None
     if not isinstance(value, dict):
-        return "not_an_object", f"{type(value).__name__}; each record must be an object with a field {entry.text!r}"
+        raise _Refused(
+            "not_an_object", f"{type(value).__name__}; each record must be an object with a field {entry.text!r}"
+        )
     if entry.text not in value:
         fields = ", ".join(sorted(map(repr, value))[:20]) or "no field at all"
-        return "missing_text", f"no field {entry.text!r}; the record has {fields}: set `text` of the input"
+        raise _Refused("missing_text", f"no field {entry.text!r}; the record has {fields}: set `text` of the input")
     text, url, key = value[entry.text], value.get(entry.url), value.get(entry.id)
     if text is None:
-        return "null_text", f"field {entry.text!r} is null"
+        raise _Refused("null_text", f"field {entry.text!r} is null")
     if not isinstance(text, str):
-        return "text_not_string", f"field {entry.text!r} is of type {type(text).__name__}; set `text` of the input"
+        raise _Refused(
+            "text_not_string", f"field {entry.text!r} is of type {type(text).__name__}; set `text` of the input"
+        )
     if not _encodes(text):
-        return "lone_surrogate", f"field {entry.text!r} has half of a UTF-16 surrogate pair: write it as UTF-8"
+        raise _Refused("lone_surrogate", f"field {entry.text!r} has half of a UTF-16 surrogate pair: write it as UTF-8")
     del value[entry.text]
     url = url if isinstance(url, str) and _encodes(url) else None
     if url is not None or value.get(entry.url, 0) is None:
@@ -169,12 +189,9 @@ def _is_utf8(data: np.ndarray) -> bool:
 def _strings(values: np.ndarray, offsets: np.ndarray, present: np.ndarray) -> pa.Array:
     """A column without copying: large_string[n], null where not `present`."""
     packed = pa.py_buffer(np.packbits(present, bitorder="little"))
-    return pa.LargeStringArray.from_buffers(len(present), pa.py_buffer(offsets), pa.py_buffer(values), packed)
-
-
-def _typed(columns: list[pa.Array]) -> list[pa.Array]:
-    text, *others = columns
-    return [text, *(column.cast(pa.string()) for column in others)]
+    # Cut to length: Arrow pads a column in a file with what lies behind its last value, and here that is not set.
+    filled = pa.py_buffer(values[: offsets[-1]])
+    return pa.LargeStringArray.from_buffers(len(present), pa.py_buffer(offsets), filled, packed)
 
 
 def _looks_like_lines(head: bytes) -> bool:
@@ -190,7 +207,7 @@ def _looks_like_lines(head: bytes) -> bool:
     return False
 
 
-def _first_line(file: Any, start: int) -> int:
+def _first_line(file: IO[bytes], start: int) -> int:
     """Moves to the first line that starts at `start` or later; returns where."""
     file.seek(start - 1)
     at = start - 1

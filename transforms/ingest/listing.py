@@ -83,7 +83,7 @@ def list_input(entry: InputConfig) -> tuple[list[File], dict[str, int]]:
     found: list[File] = []
     for root in roots:
         below = root[len(base) :].strip("/")
-        if fs.isdir(root):
+        if _is_folder(fs, root):
             found += _in_folder(fs, root, below, entry, skipped, named)
         else:
             found += _choose(fs, [_entry(fs.info(root), below)], entry, skipped, explicit=explicit)
@@ -101,9 +101,15 @@ def _roots(fs: fsspec.AbstractFileSystem, path: str, named: str) -> tuple[str, l
     """What the path of an input stands for: (where places are counted from, files and folders, named one by one?)."""
     if fs.exists(path):
         root = path.rstrip("/") or path
-        return (root if fs.isdir(root) else posixpath.dirname(root)), [root], True
+        return (root if _is_folder(fs, root) else posixpath.dirname(root)), [root], True
     if any(sign in path for sign in "*?["):
-        matches = sorted(str(match) for match in fs.glob(path))
+        matches: list[str] = []
+        folder: str | None = None
+        for match, info in sorted(fs.glob(path, detail=True).items()):
+            if folder is not None and f"{match}/".startswith(folder):
+                continue  # the folder that was matched before holds it
+            matches.append(str(match).rstrip("/"))
+            folder = f"{matches[-1]}/" if info["type"] == "directory" else None
         if not matches:
             raise InputError(f"{named}: the pattern matches nothing. Check it with `ls`; `**` crosses folders")
         plain = itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), path.split("/"))
@@ -206,6 +212,11 @@ def _choose(
         local = isinstance(fs, LocalFileSystem)
         url = item.path if local else str(fs.unstrip_protocol(item.path))
         yield File(url=url, path=item.below, format=known[0], packing=known[1], size=item.size, stamp=item.stamp)
+
+
+def _is_folder(fs: fsspec.AbstractFileSystem, path: str) -> bool:
+    # Not `isdir`: over HTTP it looks for links in the file.
+    return bool(fs.info(path)["type"] == "directory")
 
 
 def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
@@ -21,8 +20,6 @@ from ropewalk.transforms.ingest.splits import Piece, Split
 from ropewalk.transforms.shards import ShardFolder
 
 assert batches  # registers the coder of RecordBatch
-
-Before, After = TypeVar("Before"), TypeVar("After")
 
 
 @dataclass
@@ -115,13 +112,13 @@ def _counts_documents(name: str) -> bool:
     return name in ("docs-out", "records-in") or name.startswith("source:")
 
 
-def _ahead(function: Callable[[Before], After], items: Iterable[Before], threads: int) -> Iterator[After]:
+def _ahead(function: Callable[[Task], Read], items: Iterable[Task], threads: int) -> Iterator[Read]:
     """Maps in order, `threads` items ahead of the reader."""
     if threads <= 1:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(threads) as pool:
-        running: collections.deque[Future[After]] = collections.deque()
+        running: collections.deque[Future[Read]] = collections.deque()
         try:
             for item in items:
                 running.append(pool.submit(function, item))

@@ -45,8 +45,14 @@ class Raw:
         """Records from plain lists; keys, urls and metadata default to null."""
         texts = texts or []
         nothing = [None] * len(texts)
-        columns = [pa.array(values or nothing, pa.string()) for values in (keys, urls, metadata)]
-        return cls(pa.array(texts, pa.large_string()), *columns, rejects or [], counters or {})
+        key, url, rest = (pa.array(values or nothing, pa.string()) for values in (keys, urls, metadata))
+        return cls(pa.array(texts, pa.large_string()), key, url, rest, rejects or [], counters or {})
+
+    @classmethod
+    def of_columns(cls, columns: list[pa.Array], rejects: list[Reject], counters: dict[str, int]) -> "Raw":
+        """Records from text, key, url and metadata, strings of either width."""
+        text, key, url, metadata = columns
+        return cls(text, key.cast(pa.string()), url.cast(pa.string()), metadata.cast(pa.string()), rejects, counters)
 
 
 Task = Callable[[], Raw]
