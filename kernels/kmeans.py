@@ -7,8 +7,8 @@
               sum of these distances most is the next seed; over the first SEED_ROWS * k rows
 
 (Dhillon and Modha, "Concept decompositions for large sparse text data", Machine Learning 2001.) With vectors and
-centroids on the grid every dot product is exact in float32 and every sum exact in float64. faiss' k-means does the same
-matrix products, but its centroids are sums of float32, rounded on the way.
+centroids on the grid every dot product is exact in float32 and every sum exact in float64. The search for the nearest
+centroid is faiss'; the update is not, since faiss adds up centroids in float32, rounded on the way.
 
 Shapes: `vectors` float32[n, d], `centroids` float32[k, d], both on the grid.
 """
@@ -17,8 +17,6 @@ import numpy as np
 
 from ropewalk.kernels.grid import GRID, normalise
 
-BLOCK_BYTES = 64 << 20
-"""Dot products held at once."""
 SEED_ROWS = 8
 """Rows for each centroid among which the seeds are drawn."""
 
@@ -29,28 +27,22 @@ def assign_reference(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.nda
     return scores.argmax(axis=1).astype(np.uint32), scores.max(axis=1) / GRID**2
 
 
-def assign(
-    vectors: np.ndarray, centroids: np.ndarray, *, block_bytes: int = BLOCK_BYTES
-) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid of each vector.
+def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest centroid of each vector, by faiss' exhaustive search; of equals the first.
 
     Args:
         vectors: float32[n, d].
         centroids: float32[k, d], k >= 1.
-        block_bytes: Memory for dot products; the result does not depend on it.
 
     Returns:
         Its index, uint32[n], and the dot product with it, float32[n].
     """
-    index = np.empty(len(vectors), np.uint32)
-    dots = np.empty(len(vectors), np.float32)
-    rows = max(1, block_bytes // (4 * len(centroids)))
-    for start in range(0, len(vectors), rows):
-        scores = vectors[start : start + rows] @ centroids.T
-        best = scores.argmax(axis=1)
-        index[start : start + rows] = best
-        dots[start : start + rows] = scores[np.arange(len(best)), best]
-    return index, dots
+    import faiss
+
+    dots, index = faiss.knn(
+        np.ascontiguousarray(vectors), np.ascontiguousarray(centroids), 1, metric=faiss.METRIC_INNER_PRODUCT
+    )
+    return index[:, 0].astype(np.uint32), dots[:, 0]
 
 
 def train(vectors: np.ndarray, k: int, *, iterations: int, seed: int) -> np.ndarray:

@@ -78,7 +78,8 @@ class CorpusDir:
         """
         wanted = {table: list(names) for table, names in columns.items()}
         for stage in alive or ():
-            wanted.setdefault(stage, []).append(ALIVE_COLUMNS[stage])
+            if ALIVE_COLUMNS[stage] not in wanted.setdefault(stage, []):
+                wanted[stage].append(ALIVE_COLUMNS[stage])
         row = 0
         for parts in _aligned([self._batches(shard, table, names) for table, names in wanted.items()]):
             by_name = {
