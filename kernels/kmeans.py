@@ -17,6 +17,8 @@ import numpy as np
 
 from ropewalk.kernels.grid import GRID, normalise
 
+TIED_ROWS = 1024
+"""Vectors whose scores are held at once where faiss found a tie."""
 SEED_ROWS = 8
 """Rows for each centroid among which the seeds are drawn."""
 
@@ -28,7 +30,10 @@ def assign_reference(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.nda
 
 
 def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid of each vector, by faiss' exhaustive search; of equals the first.
+    """Nearest centroid of each vector, by faiss' exhaustive search.
+
+    Which of several equally near centroids faiss returns depends on how many vectors it is given at once. So it is asked
+    for two, and where they are equal the scores are looked at again: the first of equals wins, always.
 
     Args:
         vectors: float32[n, d].
@@ -39,9 +44,11 @@ def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.n
     """
     import faiss
 
-    dots, index = faiss.knn(
-        np.ascontiguousarray(vectors), np.ascontiguousarray(centroids), 1, metric=faiss.METRIC_INNER_PRODUCT
-    )
+    vectors, centroids = np.ascontiguousarray(vectors), np.ascontiguousarray(centroids)
+    dots, index = faiss.knn(vectors, centroids, min(2, len(centroids)), metric=faiss.METRIC_INNER_PRODUCT)
+    tied = np.flatnonzero(dots[:, 0] == dots[:, -1])
+    for rows in np.array_split(tied, -(-len(tied) // TIED_ROWS)) if len(centroids) > 1 and len(tied) else ():
+        index[rows, 0] = (vectors[rows] @ centroids.T).argmax(axis=1)
     return index[:, 0].astype(np.uint32), dots[:, 0]
 
 

@@ -11,13 +11,21 @@ def points(topics, each, *, spread=0.3, seed=0, d=256):
     return grid.normalise(raw).astype(np.float32), np.repeat(np.arange(topics), each)
 
 
-def test_assignment_is_that_of_integers_for_any_block():
+def test_assignment_is_that_of_integers_for_any_batch_and_threads():
+    import faiss
+
     vectors, _ = points(20, 30, spread=2.0)
-    centroids = vectors[::7]
+    centroids = np.concatenate([vectors[::7], vectors[::11]])  # some twice: ties
     index, dots = kmeans.assign_reference(vectors, centroids)
-    for block in (1, 4 * len(centroids) * 13, 1 << 30):
-        found = kmeans.assign(vectors, centroids, block_bytes=block)
-        assert np.array_equal(found[0], index) and np.array_equal(found[1], dots)
+    threads = faiss.omp_get_max_threads()
+    try:
+        for batch, count in ((1, 1), (13, 1), (100, 2), (600, 1), (600, 2)):
+            faiss.omp_set_num_threads(count)
+            parts = [kmeans.assign(vectors[i : i + batch], centroids) for i in range(0, len(vectors), batch)]
+            assert np.array_equal(np.concatenate([part[0] for part in parts]), index)
+            assert np.array_equal(np.concatenate([part[1] for part in parts]), dots)
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def test_ties_go_to_the_lowest_centroid():

@@ -2,8 +2,7 @@
 
 import collections
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -59,19 +58,39 @@ def read_split(split: Split, config: IngestConfig, *, threads: int = 1) -> Itera
 
 def _tasks(split: Split, config: IngestConfig) -> Iterator[Task]:
     limits = Limits(config.max_record_bytes, config.payload_limit)
-    for _, group in itertools.groupby(enumerate(split.pieces), key=lambda item: item[1].file.repository or item[0]):
-        pieces = [piece for _, piece in group]
+    for pieces in _groups(split.pieces):
         if pieces[0].file.repository is not None:
             yield functools.partial(whole_files.read_repository, pieces, limits)
+        elif pieces[0].file.format in whole_files.FORMATS:
+            yield functools.partial(whole_files.read_files, pieces, limits)
         else:
-            yield from _file_tasks(split, pieces[0], limits)
+            yield from _table_tasks(split, pieces[0], limits)
         counters = {"bytes-in": sum(piece.bytes for piece in pieces)}
         # A file that is cut counts with its first range.
         counters["files-in"] = sum(piece.start == 0 for piece in pieces)
         yield functools.partial(Raw.of, counters=counters)
 
 
-def _file_tasks(split: Split, piece: Piece, limits: Limits) -> Iterator[Task]:
+def _groups(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Pieces that are read together: a repository's files, a handful of small documents, or one table."""
+    waiting: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        repository, whole = piece.file.repository, piece.file.format in whole_files.FORMATS
+        same = whole and bool(waiting) and waiting[-1].file.repository == repository
+        if waiting and not (same and (repository is not None or size + piece.bytes <= FILES_BYTES)):
+            yield waiting
+            waiting, size = [], 0
+        waiting.append(piece)
+        size += piece.bytes
+        if not whole:
+            yield waiting
+            waiting, size = [], 0
+    if waiting:
+        yield waiting
+
+
+def _table_tasks(split: Split, piece: Piece, limits: Limits) -> Iterator[Task]:
     form = piece.file.format
     if piece.file.size == 0:
         reject = Reject("empty_file", "no bytes: was the copy complete?", piece.file.url)
@@ -80,10 +99,8 @@ def _file_tasks(split: Split, piece: Piece, limits: Limits) -> Iterator[Task]:
         yield from json_records.read_json(piece, split.input, limits)
     elif form == "parquet":
         yield from arrow_tables.read_parquet(piece, split.input, limits)
-    elif form == "arrow":
-        yield from arrow_tables.read_arrow(piece, split.input, limits)
     else:
-        yield functools.partial(whole_files.read_file, piece, limits)
+        yield from arrow_tables.read_arrow(piece, split.input, limits)
 
 
 def _finish(task: Task, *, source: str, payload_limit: int) -> Read:

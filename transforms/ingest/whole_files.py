@@ -11,6 +11,9 @@ from ropewalk.transforms.ingest.rejects import Reject
 from ropewalk.transforms.ingest.splits import Piece
 from ropewalk.transforms.ingest.streams import Stream, open_file
 
+FORMATS = ("text", "html", "code")
+"""Formats whose files are one document, or part of one."""
+
 PATH_HEADER = "# {path}\n\n"
 """Stands before each file of a repository: a comment in many languages, a heading in Markdown."""
 FILE_GAP = "\n\n"
@@ -18,12 +21,19 @@ FILE_GAP = "\n\n"
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 
 
-def read_file(piece: Piece, limits: Limits) -> Raw:
-    """Reads a file as one document; its path below the input is its key and its `url`."""
-    text = _text(piece, limits)
-    if isinstance(text, Reject):
-        return Raw.of(rejects=[text])
-    return Raw.of([text], [piece.file.path], [piece.file.path])
+def read_files(pieces: Sequence[Piece], limits: Limits) -> Raw:
+    """Reads files as one document each; a file's path below the input is its key and its `url`."""
+    texts: list[str] = []
+    paths: list[str | None] = []
+    rejects: list[Reject] = []
+    for piece in pieces:
+        text = _text(piece, limits)
+        if isinstance(text, Reject):
+            rejects.append(text)
+        else:
+            texts.append(text)
+            paths.append(piece.file.path)
+    return Raw.of(texts, paths, paths, rejects=rejects)
 
 
 def read_repository(pieces: Sequence[Piece], limits: Limits) -> Raw:
