@@ -32,8 +32,8 @@ def assign_reference(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.nda
 def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Nearest centroid of each vector, by faiss' exhaustive search.
 
-    Which of several equally near centroids faiss returns depends on how many vectors it is given at once. So it is asked
-    for two, and where they are equal the scores are looked at again: the first of equals wins, always.
+    Which of several equally near centroids faiss returns depends on how many vectors it is given at once. So it is
+    asked for two, and where they are equal the scores are looked at again: the first of equals wins, always.
 
     Args:
         vectors: float32[n, d].

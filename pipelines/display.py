@@ -1,4 +1,4 @@
-"""Live progress in the terminal: one line a step, with documents, MB/s and time left; a plain line where there is none."""
+"""Live progress: one line a step with rows, MB/s and time left; plain lines where there is no terminal."""
 
 import threading
 import time

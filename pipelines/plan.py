@@ -74,9 +74,8 @@ def show_plan(recipe: Recipe, console: Console) -> None:
     else:
         text = splits.bytes
         documents = max(1, text // BYTES_PER_DOCUMENT)
-        console.print(
-            f"{splits.files:,} input files, {_size(text)}; estimated {documents:,} documents in {len(splits.splits)} shards"
-        )
+        guess = f"estimated {documents:,} documents in {len(splits.splits)} shards"
+        console.print(f"{splits.files:,} input files, {_size(text)}; {guess}")
     states: dict[str, corpus.State] = {}
     if ingested and laid is not None:
         opened = CorpusDir.open(recipe.output)

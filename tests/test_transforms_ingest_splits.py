@@ -214,3 +214,32 @@ def test_the_hub_s_own_filesystem_is_asked(monkeypatch):
         (f"hf://{place}/data/0.parquet", "data/0.parquet", "b1")
     ]
     assert skipped == {"card": 1}
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["b"], ["a/one.py", "a/two.txt"]),
+        (["*.py"], ["a/two.txt"]),
+        (["a/*.txt", "b/c"], ["a/one.py", "b/three.py"]),
+        ([], ["a/one.py", "a/two.txt", "b/c/four.py", "b/three.py"]),
+    ],
+)
+def test_what_is_excluded_is_left_out(tmp_path, protocol, exclude, left):
+    root = f"{protocol}{tmp_path}"
+    for name in ("a/one.py", "a/two.txt", "b/three.py", "b/c/four.py"):
+        with fsspec.open(f"{root}/{name}", "w", auto_mkdir=True) as file:
+            file.write(name)
+    found, _ = list_input(InputConfig(path=root, format="code", exclude=exclude))
+    assert [file.path for file in found] == left
+
+
+def test_small_files_are_read_together_and_large_ones_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("ropewalk.transforms.ingest.read.FILES_BYTES", 100)
+    for number in range(30):
+        (tmp_path / f"{number:02}.txt").write_text("x" * (95 if number == 10 else 10))
+    recipe = parse_recipe({"output": "x", "input": str(tmp_path)})
+    (split,) = plan_splits(recipe).splits
+    sizes = [batch.num_rows for part in read_split(split, recipe.ingest) for batch in part.documents]
+    assert sizes == [10, 1, 10, 9]

@@ -1,11 +1,12 @@
 """What lies in an input: files of accepted formats, sorted, and a count of those that are left alone."""
 
+import fnmatch
 import itertools
 import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,8 @@ def _roots(fs: fsspec.AbstractFileSystem, path: str, named: str) -> tuple[str, l
 def _in_folder(
     fs: fsspec.AbstractFileSystem, root: str, prefix: str, entry: InputConfig, skipped: Counter[str], named: str
 ) -> Iterator[File]:
-    every = sorted(_walk(fs, root, prefix, skipped), key=lambda item: item.below)
+    walked = _walk(fs, root, prefix, skipped, entry.exclude)
+    every = sorted((item for item in walked if not _excluded(item.below, entry.exclude)), key=lambda item: item.below)
     by_folder: dict[str, dict[str, _Entry]] = {}
     for item in every:
         by_folder.setdefault(posixpath.dirname(item.path), {})[_base(item.path)] = item
@@ -151,10 +153,13 @@ def _in_folder(
     )
 
 
-def _walk(fs: fsspec.AbstractFileSystem, root: str, prefix: str, skipped: Counter[str]) -> Iterator[_Entry]:
+def _walk(
+    fs: fsspec.AbstractFileSystem, root: str, prefix: str, skipped: Counter[str], exclude: Sequence[str]
+) -> Iterator[_Entry]:
     """Every file below a folder. Links to folders are not followed, so that a circle of links ends."""
     if isinstance(fs, LocalFileSystem):
-        for folder, _, names in os.walk(root):
+        for folder, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if not any(fnmatch.fnmatchcase(name, p) for p in exclude)]
             for name in names:
                 path = posixpath.join(folder, name)
                 below = posixpath.join(prefix, posixpath.relpath(path, root))
@@ -167,6 +172,13 @@ def _walk(fs: fsspec.AbstractFileSystem, root: str, prefix: str, skipped: Counte
         return
     for path, info in fs.find(root, detail=True).items():
         yield _entry(info, posixpath.join(prefix, str(path)[len(root) :].lstrip("/")))
+
+
+def _excluded(below: str, exclude: Sequence[str]) -> bool:
+    """Whether a pattern matches the place or the name of a file below the input, or of a folder it is in."""
+    parts = below.split("/")
+    places = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude for name in (*parts, *places))
 
 
 def _entry(info: dict[str, Any], below: str) -> _Entry:

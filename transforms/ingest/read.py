@@ -20,6 +20,9 @@ from ropewalk.transforms.shards import ShardFolder
 
 assert batches  # registers the coder of RecordBatch
 
+FILES_BYTES = 4 << 20
+"""Bytes of small files that are read together: they share a batch."""
+
 
 @dataclass
 class Read:
