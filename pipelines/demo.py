@@ -27,7 +27,7 @@ pack:
   - {{layout: in_context, length: 32768}}
   - {{layout: random, length: 8192}}
 """
-LIMIT = 4000
+LIMIT = 2500
 
 
 def write_recipe(output: Path) -> Path:

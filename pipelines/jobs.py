@@ -2,14 +2,19 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
+import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from ropewalk.transforms.shards import ShardFolder
+
+WATCH_SECONDS = 0.05
+GRACE_SECONDS = 20.0
 
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 """Named in full: Beam's DirectRunner alias first tries to download another runner's binary."""
@@ -73,8 +78,7 @@ class Engine:
         for shards in self._passes(pending, job.shuffle_bytes):
             pipeline = beam.Pipeline(options=self.options())
             job.build(pipeline, shards)
-            result = pipeline.run()
-            result.wait_until_finish()
+            _run_watched(pipeline)
         logging.getLogger(__name__).debug("%s: %d shards", job.label, len(pending))
         return time.perf_counter() - start
 
@@ -83,3 +87,42 @@ class Engine:
         if self.local and shuffle_bytes:
             size = max(1, (self.memory_mb << 20) // shuffle_bytes)
         return [pending[i : i + size] for i in range(0, len(pending), size)] if pending else []
+
+
+def _run_watched(pipeline: beam.Pipeline) -> None:
+    """Runs a pipeline in a thread of its own, so that an interrupt or a dead worker ends the wait at once.
+
+    Beam's local runner waits for a worker process for ever, also if the system has killed it for its memory.
+
+    Raises:
+        RuntimeError: If a worker process died, or the pipeline failed.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            pipeline.run().wait_until_finish()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    before = {child.pid for child in psutil.Process().children()}
+    workers: set[int] = set()
+    thread.start()
+    while thread.is_alive():
+        thread.join(WATCH_SECONDS)
+        running = {child.pid for child in psutil.Process().children() if _lives(child)} - before
+        lost, workers = workers - running, running
+        if lost:
+            thread.join(GRACE_SECONDS)  # workers also leave when the job ends
+            if thread.is_alive():
+                raise RuntimeError("a worker process was killed, for its memory perhaps: use fewer --workers")
+    if failures:
+        raise failures[0]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -94,7 +94,7 @@ class Step:
     @property
     def module(self) -> StageModule:
         """The stage's module."""
-        module: StageModule = importlib.import_module(f"ropewalk.pipelines.stages.{self.stage}")  # type: ignore[assignment]
+        module: StageModule = importlib.import_module(f"ropewalk.pipelines.stages.{self.stage}")
         return module
 
 

@@ -296,7 +296,7 @@ def _is_tag(part: Any) -> bool:
 
 
 def _known_keys(place: list[str]) -> list[str]:
-    models = {
+    models: dict[str, type[BaseModel]] = {
         "": Recipe, "input": InputConfig, "ingest": IngestConfig, "filter": FilterConfig, "dedup": DedupConfig,
         "tokenize": TokenizeConfig, "embed": EmbedConfig, "cluster": ClusterConfig, "order": OrderConfig,
         "pack": PackConfig,

@@ -10,7 +10,7 @@ import time
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import pyarrow as pa
 import xxhash
@@ -207,7 +207,7 @@ def write_dataset_files(url: str, schema: pa.Schema, shards: list[Shard], key: s
     import datasets
 
     info = {"features": datasets.Features.from_arrow_schema(schema.remove_metadata()).to_dict()}
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": shard.file} for shard in shards],
         "_fingerprint": key[:16],
         "_format_columns": None,

@@ -74,7 +74,7 @@ def _text(piece: Piece, limits: Limits) -> str | Reject:
     if stream.damage is not None:
         return refuse(stream.damage.reason, stream.damage.detail)
     if not data:
-        return refuse("empty_file", "no bytes inside")
+        return Reject("empty_file", "no bytes: was the copy complete?", path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
