@@ -136,6 +136,7 @@ def run(
             if manifest is None:
                 raise RecipeError(f"--from {first}: {name} has no up-to-date result: use --from {state.step.stage}")
         elif manifest is not None and not force:
+            walk.sweep(files.join(corpus.url, state.step.folder))
             watcher.fresh(name, manifest)
         else:
             if force:

@@ -178,12 +178,12 @@ def run_jobs(
         shards = last.target.finish()
     run = meter.run(workers=engine.workers, runner=engine.runner.rsplit(".", 1)[-1], jobs=seconds)
     manifest = finish(shards, facts, run)
-    write_manifest(last.target.url, manifest)
-    files.remove(files.join(last.target.url, "_work"))
-    files.remove(files.join(last.target.url, "_shards"))
+    files.write_bytes(files.join(last.target.url, "stage.json"), manifest.model_dump_json(indent=1).encode())
+    sweep(last.target.url)
     return manifest
 
 
-def write_manifest(folder: str, manifest: StageManifest) -> None:
-    """Writes `stage.json`."""
-    files.write_bytes(files.join(folder, "stage.json"), manifest.model_dump_json(indent=1).encode())
+def sweep(folder: str) -> None:
+    """Removes what a finished stage no longer needs; a run that was killed just here left it behind."""
+    for name in {"_work", "_shards"} & set(files.names(folder)):
+        files.remove(files.join(folder, name))

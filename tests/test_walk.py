@@ -162,3 +162,22 @@ def test_a_demo_killed_ten_times_ends_with_the_same_bytes(tmp_path):
     assert all(shard.stat().st_ino == inode for shard, inode in finished.items())
     assert hashes(output) == hashes(tmp_path / "whole")
     assert not [path for path in output.rglob("*") if ".tmp-" in path.name or path.name in ("_work", "_shards")]
+
+
+def test_a_run_killed_between_the_two_manifests_of_ingest_keeps_its_documents(tmp_path):
+    settings = recipe(write_input(tmp_path / "in", 2), tmp_path / "corpus")
+    corpus.run(settings, until="ingest")
+    root = tmp_path / "corpus"
+    before = {path: path.stat().st_ino for path in root.rglob("*.arrow")}
+    manifest = (root / "corpus.json").read_bytes()
+    (root / "corpus.json").unlink()
+    (root / "documents" / "_work").mkdir()
+    corpus.run(settings, until="ingest")
+    corpus.run(settings, until="ingest")
+    assert {path: path.stat().st_ino for path in root.rglob("*.arrow")} == before
+    assert (root / "corpus.json").read_bytes() == manifest
+    assert not (root / "documents" / "_work").exists()
+    # A half-done ingest of other settings must not pass for the finished one.
+    other = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"limit": 10})})
+    corpus.run(other, until="ingest")
+    assert corpus.run(settings, until="ingest").corpus.rows == 500

@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from ropewalk.pipelines.jobs import Engine, Job
-from ropewalk.pipelines.walk import Watch, run_jobs
+from ropewalk.pipelines.walk import Watch, run_jobs, sweep
 from ropewalk.schemas import tables
 from ropewalk.schemas.manifest import CorpusManifest, Run, Shard, StageManifest, add_counters, fingerprint
 from ropewalk.schemas.recipe import Recipe
@@ -60,6 +60,7 @@ def ingest(
     manifest_url = files.join(corpus.url, "corpus.json")
     laid = corpus.manifest()
     if laid is not None and laid.ingest.key == key and not force:
+        sweep(corpus.folder(DOCUMENTS))
         return laid
     files.remove(manifest_url)
     documents = ShardFolder(corpus.folder(DOCUMENTS), tables.DOCUMENTS, len(plan.splits), key)
@@ -75,7 +76,11 @@ def ingest(
             facts=facts, shards=shards, run=run,
         )  # fmt: skip
 
-    stage = run_jobs(_jobs(recipe, plan, engine, documents, rejects), engine, watch=watch, finish=finish)
+    # A run that was killed between the two manifests has all its shards.
+    stage = corpus.stage_manifest(DOCUMENTS)
+    if stage is None or stage.key != key:
+        files.remove(files.join(documents.url, "stage.json"))
+        stage = run_jobs(_jobs(recipe, plan, engine, documents, rejects), engine, watch=watch, finish=finish)
     manifest = CorpusManifest(
         ropewalk=importlib.metadata.version("ropewalk"),
         rows=stage.rows,
