@@ -40,7 +40,7 @@ def call(*command: object, quiet: bool = True) -> str:
     """Runs a command; its output, or an error that shows it."""
     words = [str(word) for word in command]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if quiet else None, text=True)
-    if done.returncode not in (0, 3):  # 3: some records were rejected
+    if done.returncode:
         raise SystemExit(f"{shlex.join(words)} ended with {done.returncode}\n{done.stdout}")
     return done.stdout
 
