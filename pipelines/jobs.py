@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from ropewalk.transforms.shards import ShardFolder
 
-WATCH_SECONDS = 0.05
+WATCH_SECONDS = 1.0
 GRACE_SECONDS = 20.0
 
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -110,7 +110,7 @@ def _run_watched(pipeline: beam.Pipeline) -> None:
     workers: set[int] = set()
     thread.start()
     while thread.is_alive():
-        thread.join(WATCH_SECONDS)
+        thread.join(WATCH_SECONDS)  # returns at once when the job ends or the user interrupts
         running = {child.pid for child in psutil.Process().children() if _lives(child)} - before
         lost, workers = workers - running, running
         if lost:

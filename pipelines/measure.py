@@ -1,6 +1,5 @@
 """What a stage cost: seconds, CPU, peak memory of all its processes, bytes read and written."""
 
-import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -15,6 +14,8 @@ import psutil
 from ropewalk.schemas.manifest import Run
 
 SAMPLE_SECONDS = 0.1
+CHILDREN_SECONDS = 1.0
+"""How often new worker processes are looked for: it means reading all of /proc."""
 
 
 class Meter:
@@ -58,21 +59,26 @@ class Meter:
         )
 
     def _sample(self) -> None:
+        processes, looked = [self._process], 0.0
         while True:
-            self.peak = max(self.peak, self._resident())
+            if time.monotonic() - looked > CHILDREN_SECONDS:
+                processes, looked = [self._process, *self._process.children(recursive=True)], time.monotonic()
+            self.peak = max(self.peak, sum(map(_private_bytes, processes)))
             if self._stop.wait(SAMPLE_SECONDS):
                 return
-
-    def _resident(self) -> int:
-        total = 0
-        for process in [self._process, *self._process.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss - process.memory_info().shared
-        return total
 
     def _cpu_seconds(self) -> float:
         spent = os.times()
         return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def _private_bytes(process: psutil.Process) -> int:
+    """Resident memory that is the process' own: memory-mapped shards in the page cache do not count."""
+    try:
+        memory = process.memory_info()
+    except psutil.Error:
+        return 0
+    return int(memory.rss - memory.shared)
 
 
 def versions() -> dict[str, str]:

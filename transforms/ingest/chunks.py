@@ -96,8 +96,9 @@ def line_chunks(
             cut = limit  # a last line needs no end
         if cut:
             whole = np.frombuffer(data, np.uint8)[:cut]
-            yield Chunk(whole, *line_spans(whole), offset, before(passed))
-            offset, passed, pending = offset + cut, passed + _newlines(whole), data[cut:]
+            starts, stops = line_spans(whole)
+            yield Chunk(whole, starts, stops, offset, before(passed))
+            offset, passed, pending = offset + cut, passed + len(starts), data[cut:]
         if not block:
             if stream.damage is not None:
                 reason, detail = stream.damage.reason, stream.damage.detail

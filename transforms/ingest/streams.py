@@ -47,9 +47,15 @@ class Stream:
         self.damage: Damaged | None = None
         self._blocks = {None: _plain, "gzip": _gunzip, "zstd": _unzstd}[packing](file)
         self._rest: bytes | memoryview = b""
+        self._whole = file if packing is None else None
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes; fewer only at the end."""
+        if self._whole is not None and not len(self._rest):
+            block = self._whole.read(size)
+            if len(block) == size:  # as nearly always: nothing to join
+                return block
+            self._rest = memoryview(block)
         parts: list[bytes | memoryview] = []
         missing = size
         while missing:
