@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,6 +206,8 @@ def _quiet(debug: bool) -> None:
     """Keeps the log of Beam and its libraries out of the progress display."""
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if not debug:
+        threading.excepthook = lambda failure: None  # Beam's threads; what fails a job reaches us as its error
 
 
 class _failures:

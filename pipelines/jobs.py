@@ -2,19 +2,22 @@
 
 import logging
 import os
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
-import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from ropewalk.transforms.shards import ShardFolder
 
 WATCH_SECONDS = 1.0
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 5.0
 
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 """Named in full: Beam's DirectRunner alias first tries to download another runner's binary."""
@@ -63,12 +66,18 @@ class Engine:
         """Threads one worker's kernels may use."""
         return max(1, (os.cpu_count() or 1) // self.workers) if self.local else 1
 
-    def options(self) -> PipelineOptions:
-        """Beam's own options."""
+    def pipeline(self) -> beam.Pipeline:
+        """An empty pipeline that will run as this engine says."""
         args = [f"--runner={self.runner}", *self.beam_args]
-        if self.local and self.workers > 1:
-            args += ["--direct_running_mode=multi_processing", f"--direct_num_workers={self.workers}"]
-        return PipelineOptions(args)
+        if not self.local or self.workers == 1:
+            return beam.Pipeline(options=PipelineOptions(args))
+        # Beam's own multi_processing mode, but for the command: its workers would look for modules in the working
+        # directory, where a folder may have the name of a package, and write their log between our lines.
+        quiet = "" if logging.getLogger().isEnabledFor(logging.INFO) else " 2>/dev/null"
+        command = f"exec {shlex.quote(sys.executable)} -P -m apache_beam.runners.worker.sdk_worker_main{quiet}"
+        environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
+        options = PipelineOptions([*args, f"--direct_num_workers={self.workers}"])
+        return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
 
     def run(self, job: Job) -> float:
         """Writes every shard of the job that is not there yet; returns the seconds it took."""
@@ -76,7 +85,7 @@ class Engine:
         job.target.clear_unfinished()
         pending = sorted(set(range(job.target.num_shards)) - set(job.target.done()))
         for shards in self._passes(pending, job.shuffle_bytes):
-            pipeline = beam.Pipeline(options=self.options())
+            pipeline = self.pipeline()
             job.build(pipeline, shards)
             _run_watched(pipeline)
         logging.getLogger(__name__).debug("%s: %d shards", job.label, len(pending))
@@ -92,12 +101,15 @@ class Engine:
 def _run_watched(pipeline: beam.Pipeline) -> None:
     """Runs a pipeline in a thread of its own, so that an interrupt or a dead worker ends the wait at once.
 
-    Beam's local runner waits for a worker process for ever, also if the system has killed it for its memory.
+    Beam's local runner waits for a worker process for ever, also if the system has killed it for its memory. All that
+    is heard of it is an exception in the thread that had started it.
 
     Raises:
         RuntimeError: If a worker process died, or the pipeline failed.
     """
     failures: list[BaseException] = []
+    lost: list[threading.ExceptHookArgs] = []
+    usual = threading.excepthook
 
     def run() -> None:
         try:
@@ -105,24 +117,22 @@ def _run_watched(pipeline: beam.Pipeline) -> None:
         except BaseException as error:
             failures.append(error)
 
+    def heard(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is not None and failure.thread.name.startswith("run_worker"):
+            lost.append(failure)
+        else:
+            usual(failure)
+
     thread = threading.Thread(target=run, daemon=True)
-    before = {child.pid for child in psutil.Process().children()}
-    workers: set[int] = set()
-    thread.start()
-    while thread.is_alive():
-        thread.join(WATCH_SECONDS)  # returns at once when the job ends or the user interrupts
-        running = {child.pid for child in psutil.Process().children() if _lives(child)} - before
-        lost, workers = workers - running, running
-        if lost:
-            thread.join(GRACE_SECONDS)  # workers also leave when the job ends
-            if thread.is_alive():
-                raise RuntimeError("a worker process was killed, for its memory perhaps: use fewer --workers")
+    threading.excepthook = heard
+    try:
+        thread.start()
+        while thread.is_alive() and not lost:
+            thread.join(WATCH_SECONDS)  # returns at once when the job ends or the user interrupts
+        thread.join(GRACE_SECONDS)  # a worker that dies of an error may leave the error itself as well
+    finally:
+        threading.excepthook = usual
     if failures:
         raise failures[0]
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    if thread.is_alive():
+        raise RuntimeError(f"{lost[0].exc_value}: killed for its memory, perhaps; use fewer --workers")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ropewalk.pipelines import corpus
@@ -86,6 +87,27 @@ def test_portable_job_service_with_workers_in_their_own_process(inputs, expected
         )
         corpus.run(recipe(inputs, tmp_path / "corpus"), Engine("PortableRunner", beam_args=flags))
     assert results(tmp_path / "corpus") == expected
+
+
+def test_a_run_whose_worker_is_killed_ends_and_goes_on_when_called_again(inputs, expected, tmp_path):
+    output = tmp_path / "corpus"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe(inputs, output).model_dump(mode="json")))  # JSON is YAML
+    command = [str(Path(sys.executable).with_name("ropewalk")), "run", str(path), "--until", "filter"]
+    run = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True)
+    workers: list[psutil.Process] = []
+    while not workers and run.poll() is None:
+        workers = [
+            c for c in psutil.Process(run.pid).children(recursive=True) if "sdk_worker_main" in " ".join(c.cmdline())
+        ]
+        time.sleep(0.05)
+    workers[0].kill()
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 1 and "Worker subprocess exited with return code -9" in errors, errors
+    assert "Traceback" not in errors
+    assert subprocess.run(command, timeout=120).returncode == 0
+    found = results(output)
+    assert found == {name: expected[name] for name in found} and "columns/filter" in found
 
 
 @contextlib.contextmanager
