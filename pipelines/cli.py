@@ -14,6 +14,8 @@ import typer
 import yaml
 from rich.console import Console
 
+from ropewalk.pipelines.terminal import shown
+
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
@@ -80,7 +82,7 @@ def demo(
 
     with _failures(debug):
         written = example.write_recipe(output)
-        console.print(f"The recipe is [bold]{written}[/]: change it and `ropewalk run {written}`.")
+        console.print(f"The recipe is [bold]{shown(written)}[/]: change it and `ropewalk run {shown(written)}`.")
         loaded = load_recipe(written, _overrides(settings, limit))
         _walk(loaded, workers, "local", context.args, "ingest", "report", force, debug)
 
@@ -136,7 +138,7 @@ def report(
 
     with _failures(debug):
         kept = files.read_bytes(files.join(directory, "recipe.json"))
-        console.print(f"Report: [bold]{write_report(directory, recipe=json.loads(kept) if kept else None)}[/]")
+        console.print(f"Report: [bold]{shown(write_report(directory, recipe=json.loads(kept) if kept else None))}[/]")
 
 
 def main() -> None:
@@ -156,12 +158,12 @@ def _walk(
     engine = Engine(LOCAL_RUNNER if runner == "local" else runner, workers, tuple(beam_args), recipe.memory_mb)
     with Display(console) as display:
         outcome = corpus.run(recipe, engine, first=first, until=until, force=force, watcher=display)
-    kept = f"{outcome.corpus.rows:,} documents in [bold]{recipe.output}[/]"
+    kept = f"{outcome.corpus.rows:,} documents in [bold]{shown(recipe.output)}[/]"
     console.print(f"Done: {kept}" + (f", {outcome.rejected:,} records rejected" if outcome.rejected else ""))
     if outcome.rejected:
-        console.print(f"Why they were rejected: [bold]ropewalk inspect {recipe.output} --rejects[/]")
+        console.print(f"Why they were rejected: [bold]ropewalk inspect {shown(recipe.output)} --rejects[/]")
     if outcome.report:
-        console.print(f"Report: [bold]{outcome.report}[/]")
+        console.print(f"Report: [bold]{shown(outcome.report)}[/]")
 
 
 def _overrides(settings: list[str] | None, limit: int | None) -> dict[str, Any]:
@@ -230,11 +232,11 @@ class _failures:
             _leave(EXIT_INTERRUPTED)
         if self.debug:
             return
-        if isinstance(error, RecipeError | FileNotFoundError | NotADirectoryError | PermissionError):
-            errors.print(f"[bold red]error[/] {_escape(str(error))}", highlight=False)
+        if isinstance(error, RecipeError | FileNotFoundError | NotADirectoryError | PermissionError | BlockingIOError):
+            errors.print(f"[bold red]error[/] {shown(error)}", highlight=False)
             _leave(EXIT_USAGE)
         reason = _root_cause(error)
-        errors.print(f"[bold red]failed[/] {_escape(reason)}", highlight=False)
+        errors.print(f"[bold red]failed[/] {shown(reason)}", highlight=False)
         errors.print("Finished shards are kept: the same command goes on from here. `--debug` shows the traceback.")
         _leave(EXIT_FAILURE)
 
@@ -247,12 +249,6 @@ def _root_cause(error: BaseException) -> str:
     """Beam wraps a worker's error in layers of text; the last line is the one that says what happened."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _leave(code: int) -> None:

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 
 from ropewalk.pipelines import walk
 from ropewalk.pipelines.jobs import Engine, Job
-from ropewalk.schemas.manifest import CorpusManifest, StageManifest
+from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import STAGES, Recipe, RecipeError
 from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+
+REPORT_VERSION = 1
+"""Raised when the report shows the same corpus in another way."""
 
 
 class Watcher:
@@ -99,13 +102,19 @@ def run(
 
     Raises:
         RecipeError: If an input is missing or a stage name is unknown.
+        BlockingIOError: If another run is writing this corpus.
     """
-    from ropewalk.pipelines.stages.ingest import ingest, plan_splits
-
-    engine, watcher = engine or Engine(memory_mb=recipe.memory_mb), watcher or Watcher()
     begin, end = _index(first), _index(until)
     if end < begin:
         raise RecipeError(f"--until {until} comes before --from {first}: the walk is {' → '.join(STAGES)}")
+    with files.lock(recipe.output):
+        return _run(recipe, engine or Engine(memory_mb=recipe.memory_mb), begin, end, force, watcher or Watcher())
+
+
+def _run(recipe: Recipe, engine: Engine, begin: int, end: int, force: bool, watcher: Watcher) -> Outcome:
+    from ropewalk.pipelines.stages.ingest import ingest, plan_splits
+
+    first = STAGES[begin]
     corpus = CorpusDir(recipe.output)
     if begin == 0:
         before = corpus.manifest()
@@ -125,8 +134,9 @@ def run(
     outcome = Outcome(laid)
     corpus = CorpusDir.open(recipe.output)
     _keep_recipe(recipe)
+    _drop_stale(corpus, laid)
     manifests: dict[str, StageManifest] = {}
-    changed = False
+    keys = [laid.ingest.key]
     for state in states(recipe, corpus, laid.content):
         name, place = state.step.name, _index(state.step.stage)
         if place > end:
@@ -140,18 +150,20 @@ def run(
             watcher.fresh(name, manifest)
         else:
             if force:
-                files.remove(files.join(corpus.url, state.step.folder))
+                walk.discard(files.join(corpus.url, state.step.folder))
             watcher.begin(name, laid)
             manifest = walk.run_step(
                 state.step, recipe, corpus, engine, manifests, key=state.key, reads=state.reads, watch=watcher.job
             )
             watcher.end(name, manifest)
-            changed = True
+        keys.append(state.key)
         outcome.stages[name] = manifest
         if state.step.stage != "pack":
             manifests[state.step.stage] = manifest
     if recipe.report and end == _index("report"):
-        outcome.report = _report(recipe, watcher, changed or force)
+        outcome.report = _report(
+            recipe, watcher, fingerprint([REPORT_VERSION, recipe.model_dump(mode="json"), keys]), force
+        )
     return outcome
 
 
@@ -170,15 +182,25 @@ def _keep_recipe(recipe: Recipe) -> None:
         files.write_bytes(url, data)
 
 
-def _report(recipe: Recipe, watcher: Watcher, changed: bool) -> str:
+def _drop_stale(corpus: CorpusDir, laid: CorpusManifest) -> None:
+    """Removes columns and sequences of an earlier row space: joined with these documents they would be wrong."""
+    for group in ("columns", "sequences"):
+        for name in files.names(files.join(corpus.url, group)):
+            manifest = corpus.stage_manifest(f"{group}/{name}")
+            if manifest is not None and manifest.reads.get(DOCUMENTS) != laid.content:
+                walk.discard(files.join(corpus.url, group, name))
+
+
+def _report(recipe: Recipe, watcher: Watcher, key: str, force: bool) -> str:
     from ropewalk.pipelines.report import write_report
 
-    url = files.join(recipe.output, "report.html")
-    if not changed and "report.html" in files.names(recipe.output):
+    url, key_url = files.join(recipe.output, "report.html"), files.join(recipe.output, "report.key")
+    if not force and files.read_bytes(key_url) == key.encode() and "report.html" in files.names(recipe.output):
         watcher.fresh("report", None)
         return url
     watcher.begin("report", None)
     url = write_report(recipe.output, recipe=recipe.model_dump(mode="json"))
+    files.write_bytes(key_url, key.encode())
     watcher.end("report", None)
     return url
 

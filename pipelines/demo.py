@@ -1,5 +1,6 @@
 """The demo's recipe: real documents every machine has, full of near-duplicates."""
 
+import json
 import sysconfig
 from pathlib import Path
 
@@ -9,9 +10,9 @@ RECIPE = """\
 output: {output}
 
 input:
-  - {{path: "{stdlib}", source: stdlib, format: code, exclude: [site-packages, __pycache__], priority: 1}}
-  - {{path: "{packages}", source: packages, format: code, exclude: [__pycache__]}}
-  - {{path: "{packages}", source: docs, format: text, exclude: [__pycache__]}}
+  - {{path: {stdlib}, source: stdlib, format: code, exclude: [site-packages, __pycache__], priority: 1}}
+  - {{path: {packages}, source: packages, format: code, exclude: [__pycache__]}}
+  - {{path: {packages}, source: docs, format: text, exclude: [__pycache__]}}
 
 ingest:
   limit: {limit}        # documents of each input, for a quick demo; remove it for all
@@ -36,6 +37,8 @@ def write_recipe(output: Path) -> Path:
     if not path.exists():
         output.mkdir(parents=True, exist_ok=True)
         paths = sysconfig.get_paths()
-        text = RECIPE.format(output=output, stdlib=paths["stdlib"], packages=paths["purelib"], limit=LIMIT)
+        # JSON strings are YAML strings, whatever signs a path has.
+        names = {"output": str(output), "stdlib": paths["stdlib"], "packages": paths["purelib"]}
+        text = RECIPE.format(limit=LIMIT, **{name: json.dumps(path) for name, path in names.items()})
         path.write_text(text, encoding="utf-8")
     return path

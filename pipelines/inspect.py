@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
-from rich.markup import escape
 from rich.rule import Rule
 from rich.table import Table
 
+from ropewalk.pipelines.terminal import clean, shown
 from ropewalk.schemas.recipe import RecipeError
 from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
@@ -36,9 +36,11 @@ class Inspector:
 
     def overview(self) -> None:
         """What is in the corpus: tables, rows, bytes, when and how fast they were made."""
-        self.console.print(f"{self.manifest.rows:,} documents in {len(self.manifest.shards)} shards: {self.corpus.url}")
+        self.console.print(
+            f"{self.manifest.rows:,} documents in {len(self.manifest.shards)} shards: {shown(self.corpus.url)}"
+        )
         for source, count in self.manifest.sources.items():
-            self.console.print(f"  {escape(clean(source))}: {count:,}")
+            self.console.print(f"  {shown(source)}: {count:,}")
         table = Table("folder", "rows", "bytes", "seconds", "counters")
         for column in table.columns[1:4]:
             column.justify = "right"
@@ -64,10 +66,10 @@ class Inspector:
                 continue
             for column, value in self._fetch(name, shard, offset).items():
                 if column != "text":
-                    table.add_row(column, escape(shorten(value)))
+                    table.add_row(column, shown(shorten(value)))
         self.console.print(table)
         self.console.print(Rule("text"))
-        self.console.print(escape(shorten(self._fetch(DOCUMENTS, shard, offset)["text"], 4 * SHOWN_CHARS)))
+        self.console.print(shown(shorten(self._fetch(DOCUMENTS, shard, offset)["text"], 4 * SHOWN_CHARS)))
 
     def sequence(self, number: int, layout: str | None) -> None:
         """One packed sequence: its documents in order, each with head and tail.
@@ -92,32 +94,32 @@ class Inspector:
             document = self._fetch(DOCUMENTS, *places[id_])
             name = clean(document["url"] or document["source"])
             part = f", from token {start:,}" if start else ""
-            self.console.print(Rule(f"{escape(name)} · {length:,} tokens{part} · {id_}", align="left"))
-            self.console.print(escape(shorten(document["text"], SHOWN_CHARS)), highlight=False)
+            self.console.print(Rule(f"{shown(name)} · {length:,} tokens{part} · {id_}", align="left"))
+            self.console.print(shown(shorten(document["text"], SHOWN_CHARS)), highlight=False)
 
     def rejects(self, count: int = 50) -> None:
         """The first dead letters, with file, line and reason."""
-        shown = 0
+        printed = 0
         table = Table("reason", "file", "line", "byte", "detail")
         for folder in self._folders("rejects"):
             url = files.join(self.corpus.url, folder)
             for name in files.names(url):
-                if not name.endswith(".arrow") or shown >= count:
+                if not name.endswith(".arrow") or printed >= count:
                     continue
                 for batch in files.open_arrow(files.join(url, name)):
-                    for row in batch.drop_columns("payload").slice(0, count - shown).to_pylist():
+                    for row in batch.drop_columns("payload").slice(0, count - printed).to_pylist():
                         cells = (row["reason"], row["path"], row["line"], row["byte_offset"], row["detail"])
-                        table.add_row(*(escape(shorten(cell, 200)) for cell in cells))
-                        shown += 1
+                        table.add_row(*(shown(shorten(cell, 200)) for cell in cells))
+                        printed += 1
         total = self.manifest.ingest.counters.get("rejected-records", 0)
-        self.console.print(table if shown else "No record was rejected.")
-        if total > shown:
-            self.console.print(f"{total - shown:,} more in {files.join(self.corpus.url, 'rejects')}")
+        self.console.print(table if printed else "No record was rejected.")
+        if total > printed:
+            self.console.print(f"{total - printed:,} more in {files.join(self.corpus.url, 'rejects')}")
 
     def _row(self, folder: str, manifest: Any) -> tuple[str, ...]:
         size = sum(shard.bytes for shard in manifest.shards)
         counters = ", ".join(f"{name} {value:,}" for name, value in list(manifest.counters.items())[:6])
-        return folder, f"{manifest.rows:,}", f"{size:,}", f"{manifest.run.seconds:.1f}", escape(clean(counters))
+        return folder, f"{manifest.rows:,}", f"{size:,}", f"{manifest.run.seconds:.1f}", shown(counters)
 
     def _folders(self, group: str) -> list[str]:
         return [f"{group}/{name}" for name in files.names(files.join(self.corpus.url, group))]
@@ -171,11 +173,6 @@ class Inspector:
                     left -= batch.num_rows
             left -= shard.rows
         raise RuntimeError(f"{layout}: fewer sequences than its manifest says")
-
-
-def clean(text: str) -> str:
-    """Text without control codes, which could drive the terminal; line ends and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def shorten(value: Any, limit: int = SHOWN_CHARS) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ropewalk.pipelines import corpus, walk
+from ropewalk.pipelines.terminal import shown
 from ropewalk.schemas.recipe import Recipe
 from ropewalk.transforms.corpus_dir import CorpusDir
 
@@ -70,7 +71,9 @@ def show_plan(recipe: Recipe, console: Console) -> None:
     if ingested and laid is not None:
         documents = laid.rows
         text = sum(shard.counters.get("text-bytes", shard.bytes) for shard in laid.shards)
-        console.print(f"{documents:,} documents, {_size(text)} of text in {len(laid.shards)} shards ({recipe.output})")
+        console.print(
+            f"{documents:,} documents, {_size(text)} of text in {len(laid.shards)} shards ({shown(recipe.output)})"
+        )
     else:
         text = splits.bytes
         documents = max(1, text // BYTES_PER_DOCUMENT)

@@ -13,6 +13,7 @@ from ropewalk.pipelines.charts import Point, clip
 from ropewalk.schemas import address
 from ropewalk.schemas.tables import VECTOR_DIMENSIONS
 from ropewalk.transforms.corpus_dir import CorpusDir
+from ropewalk.transforms.vectors import to_matrix
 
 HEAD_CHARS = 2000
 """What of a document is read for the words of its cluster."""
@@ -33,12 +34,6 @@ def fetch(corpus: CorpusDir, addresses: np.ndarray, columns: Mapping[str, Sequen
             start += batch.num_rows
             if start > rows[-1]:
                 break
-
-
-def vectors_of(column: pa.Array) -> np.ndarray:
-    """A column of vectors without nulls as float32[n, dimensions]."""
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float32).reshape(len(column), column.type.list_size)
 
 
 def random_pairs(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -108,7 +103,7 @@ def collect_map(corpus: CorpusDir, addresses: np.ndarray, clusters: Mapping[int,
     words: list[set[str]] = []
     for batch in fetch(corpus, addresses, read):
         batch = batch.filter(pc.is_valid(batch.column("vector")))
-        vectors.append(vectors_of(batch.column("vector")))
+        vectors.append(to_matrix(batch.column("vector")))
         heads = pc.utf8_slice_codeunits(batch.column("text"), 0, HEAD_CHARS).to_pylist()
         places = pc.coalesce(batch.column("url"), batch.column("source")).to_pylist()
         titles += [f"{_tail(place)}: {clip(head, 64)}" for place, head in zip(places, heads, strict=True)]

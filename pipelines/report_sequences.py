@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.pipelines.report_data import COSINE_EDGES, Histogram, SizeCounts
-from ropewalk.pipelines.report_map import fetch, vectors_of
+from ropewalk.pipelines.report_map import fetch
 from ropewalk.schemas.manifest import StageManifest
 from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import CorpusDir
+from ropewalk.transforms.vectors import to_matrix
 
 EXAMPLES = 4
 SEGMENTS = 16
@@ -165,7 +166,7 @@ def fill_texts(
                 )
                 _cut(segment, text)
             if "embed" in read and batch.column("vector")[i].is_valid:
-                vectors[segments[place][0].doc_id] = vectors_of(batch.column("vector").slice(i, 1))[0]
+                vectors[segments[place][0].doc_id] = to_matrix(batch.column("vector").slice(i, 1))[0]
     for example in examples:
         for before, segment in zip(example.segments, example.segments[1:], strict=False):
             if before.doc_id in vectors and segment.doc_id in vectors:

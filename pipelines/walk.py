@@ -183,6 +183,12 @@ def run_jobs(
     return manifest
 
 
+def discard(folder: str) -> None:
+    """Removes a stage's folder, its manifest first: half a folder must not pass for a finished one."""
+    files.remove(files.join(folder, "stage.json"))
+    files.remove(folder)
+
+
 def sweep(folder: str) -> None:
     """Removes what a finished stage no longer needs; a run that was killed just here left it behind."""
     for name in {"_work", "_shards"} & set(files.names(folder)):

@@ -138,7 +138,7 @@ class PackConfig(_Settings):
     layout: Literal["in_context", "concat", "random"] = "in_context"
     """`in_context`: best-fit along the similarity order; `concat`: the same order cut every `length` tokens;
     `random`: best-fit along a seeded random order."""
-    length: int = Field(default=8192, ge=2)
+    length: int = Field(default=8192, ge=2, lt=2**31)
     """Tokens in a sequence, at most."""
     open_bins: int = Field(default=10, ge=1, le=4096)
     """Sequences kept open at once; more fill better, fewer keep neighbours closer."""

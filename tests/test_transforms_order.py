@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ropewalk.transforms.neighbours import nearest, union_graph, vectors_of
+from ropewalk.transforms.neighbours import nearest, union_graph
 from ropewalk.transforms.order import LOCAL, OrderBySimilarity
+from ropewalk.transforms.vectors import to_matrix
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 WINDOW = 16
@@ -160,4 +161,4 @@ def test_documents_without_a_vector_are_refused():
     with pytest.raises(ValueError, match="vector is null for 1 of 1"):
         list(OrderBySimilarity().keyed(batch))
     with pytest.raises(ValueError, match="from 1 to 2 values"):
-        vectors_of(pa.array([[1.0], [1.0, 2.0]], pa.list_(pa.float32())))
+        to_matrix(pa.array([[1.0], [1.0, 2.0]], pa.list_(pa.float32())))

@@ -11,8 +11,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from ropewalk.pipelines import corpus
+from ropewalk.pipelines import corpus, measure
 from ropewalk.schemas.recipe import Recipe, parse_recipe
+from ropewalk.transforms import files
 
 RECIPE = {
     "ingest": {"shard_bytes": 40_000},
@@ -181,3 +182,49 @@ def test_a_run_killed_between_the_two_manifests_of_ingest_keeps_its_documents(tm
     other = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"limit": 10})})
     corpus.run(other, until="ingest")
     assert corpus.run(settings, until="ingest").corpus.rows == 500
+
+
+def test_only_one_run_writes_a_corpus(tmp_path):
+    settings = recipe(write_input(tmp_path / "in", 1), tmp_path / "corpus")
+    with files.lock(settings.output), pytest.raises(BlockingIOError, match="another run is writing this corpus"):
+        corpus.run(settings)
+    corpus.run(settings, until="ingest")
+
+
+def test_columns_of_an_earlier_row_space_do_not_stay(tmp_path):
+    settings = recipe(write_input(tmp_path / "in", 1), tmp_path / "corpus")
+    corpus.run(settings, until="tokenize")
+    (tmp_path / "in" / "more.jsonl").write_text('{"text": "one more document, long enough to pass the filter"}\n')
+    corpus.run(settings, until="filter")
+    assert [path.name for path in (tmp_path / "corpus" / "columns").iterdir()] == ["filter"]
+
+
+def test_the_report_follows_the_corpus(walked, tmp_path):
+    settings, _ = walked
+    report = Path(settings.output) / "report.html"
+    before = report.read_bytes()
+    report.unlink()
+    corpus.run(settings)
+    assert report.read_bytes() == before
+    (Path(settings.output) / "report.key").unlink()  # as if killed before the report was written again
+    report.write_text("old")
+    corpus.run(settings)
+    assert report.read_bytes() == before
+
+
+def test_a_kill_after_the_dead_letters_are_whole_keeps_them(tmp_path, monkeypatch):
+    folder = write_input(tmp_path / "in", 1)
+    with (folder / "part-0.jsonl").open("a") as sink:
+        sink.write("no JSON\n")
+    settings = recipe(folder, tmp_path / "corpus")
+    whole = measure.Meter.__exit__
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure.Meter, "__exit__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        corpus.run(settings, until="ingest")
+    monkeypatch.setattr(measure.Meter, "__exit__", whole)
+    assert corpus.run(settings, until="ingest").rejected == 1
+    assert len(datasets.load_from_disk(f"{settings.output}/rejects/ingest")) == 1

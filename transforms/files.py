@@ -1,6 +1,7 @@
 """Files on any fsspec filesystem: whole or absent, and memory-mapped where the filesystem is local."""
 
 import contextlib
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The filesystem of `url`, and the path on it."""
     fs, path = fsspec.core.url_to_fs(url)
     return fs, str(path)
+
+
+def is_local(url: str) -> bool:
+    """Whether `url` is on this machine's disks."""
+    return isinstance(filesystem(url)[0], LocalFileSystem)
 
 
 @contextlib.contextmanager
@@ -75,6 +81,36 @@ def remove(url: str) -> None:
     fs, path = filesystem(url)
     with contextlib.suppress(FileNotFoundError):
         fs.rm(path, recursive=True)
+
+
+def sizes(url: str) -> dict[str, int]:
+    """Size in bytes of each file in a folder; empty if there is no such folder."""
+    fs, path = filesystem(url)
+    fs.invalidate_cache()
+    try:
+        return {os.path.basename(str(entry["name"])): int(entry["size"] or 0) for entry in fs.ls(path, detail=True)}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+@contextlib.contextmanager
+def lock(url: str) -> Iterator[None]:
+    """Holds a local folder for one writer; the system lets go when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    fs, path = filesystem(url)
+    if not isinstance(fs, LocalFileSystem):  # object stores have no locks
+        yield
+        return
+    os.makedirs(path, exist_ok=True)
+    with open(os.path.join(path, ".lock"), "ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{url}: another run is writing this corpus; wait for it, or end it") from None
+        yield
 
 
 def open_arrow(url: str) -> pa.RecordBatchReader:

@@ -1,6 +1,6 @@
 """Reading a folder of shards into a pipeline, and keying its rows for the next shuffle."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -67,3 +67,23 @@ def cut(rows: pa.RecordBatch, keys: np.ndarray, pending: Sequence[int]) -> Itera
     """Slices of `rows` by key, int64[n], for the keys in `pending` only."""
     wanted = np.isin(keys, np.array(pending))
     yield from batches.split_by_key(rows.filter(pa.array(wanted)), keys[wanted])
+
+
+class KeyPending(beam.DoFn):
+    """Batches in, the slices out that a keying function makes of them, for the keys of this pass only.
+
+    Args:
+        keyed: From a batch to `(key, slice)`s.
+        pending: The keys wanted.
+    """
+
+    def __init__(
+        self, keyed: Callable[[pa.RecordBatch], Iterator[tuple[int, pa.RecordBatch]]], pending: Sequence[int]
+    ) -> None:
+        self.keyed, self.pending = keyed, frozenset(pending)
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Cuts a batch."""
+        for key, part in self.keyed(batch):
+            if key in self.pending:
+                yield key, part

@@ -15,6 +15,7 @@ from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import CorpusDir
 
 OPEN_SHARDS = 64
+OPEN_REMOTE_SHARDS = 4
 
 
 class Gather:
@@ -54,7 +55,7 @@ class Gather:
             batches = [batch.select(self.columns) for batch in self._reader(shard)]
             starts = np.cumsum([0] + [batch.num_rows for batch in batches])[:-1].astype(np.int64)
             self._open[shard] = (batches, starts)
-            if len(self._open) > OPEN_SHARDS:
+            if len(self._open) > (OPEN_SHARDS if files.is_local(self.corpus.url) else OPEN_REMOTE_SHARDS):
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)
         return self._open[shard]

@@ -1,28 +1,11 @@
 """Exact nearest neighbours among the vectors of one cluster, and the graph they make."""
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ropewalk.kernels.top_k import top_k
 
 BLOCK_BYTES = 64 << 20
 """Similarities held at once: bounds memory for a cluster of any size."""
-
-
-def vectors_of(column: pa.Array) -> np.ndarray:
-    """A column of lists of floats as a matrix: list[n] -> float32[n, d].
-
-    Raises:
-        ValueError: If a vector is null or their lengths differ.
-    """
-    if column.null_count:
-        raise ValueError(f"{column.null_count} of {len(column)} vectors are null")
-    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
-    if len(lengths) and lengths.min() != lengths.max():
-        raise ValueError(f"vectors have from {lengths.min()} to {lengths.max()} values: all must have the same")
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    return values.reshape(len(column), -1) if len(column) else np.empty((0, 0), np.float32)
 
 
 def nearest(vectors: np.ndarray, count: int, *, block_bytes: int = BLOCK_BYTES) -> tuple[np.ndarray, np.ndarray]:

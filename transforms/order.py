@@ -16,7 +16,8 @@ from ropewalk.kernels.greedy_path import greedy_path
 from ropewalk.kernels.xxh64 import from_hex
 from ropewalk.schemas import tables
 from ropewalk.transforms import batches
-from ropewalk.transforms.neighbours import nearest, union_graph, vectors_of
+from ropewalk.transforms.neighbours import nearest, union_graph
+from ropewalk.transforms.vectors import to_matrix
 
 LOCAL = pa.schema(
     [
@@ -42,17 +43,31 @@ KEYED = pa.schema(
 """What is sent to a group of clusters."""
 
 
+LARGEST = 1 << 15
+"""Rows ordered in one go: comparing all with all is quadratic, and a cluster of copies cannot be split by distance."""
+
+
 def order_vectors(vectors: np.ndarray, *, neighbours: int, min_segment: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Orders the vectors of one cluster.
 
     Args:
-        vectors: Unit vectors, float32[n, d]; equal similarities are decided for the lower row.
+        vectors: Unit vectors, float32[n, d]; equal similarities are decided for the lower row. More than `LARGEST` are
+            ordered piece by piece, as they come.
         neighbours: Nearest neighbours of a row in the graph.
         min_segment: Shorter segments of the path are dissolved; 0: none.
 
     Returns:
         Rows in their order, int64[n]; where a segment starts, bool[n]; segments dissolved.
     """
+    if len(vectors) > LARGEST:
+        orders, every_start, dissolved = [], [], 0
+        for first in range(0, len(vectors), LARGEST):
+            part = vectors[first : first + LARGEST]
+            order, starts, gone = order_vectors(part, neighbours=neighbours, min_segment=min_segment)
+            orders.append(first + order)
+            every_start.append(starts)
+            dissolved += gone
+        return np.concatenate(orders), np.concatenate(every_start), dissolved
     graph = union_graph(*nearest(vectors, min(neighbours, max(len(vectors) - 1, 1))))
     path, starts = greedy_path(*graph)
     order, kept = dissolve(*graph, path, starts, min_segment)
@@ -90,7 +105,7 @@ class OrderBySimilarity(beam.PTransform):
         counters = {"ordered-docs": len(sort), "clusters": len(borders) - 1, "jumps": 0, "dissolved-segments": 0}
         for start, stop in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
             rows = sort[start:stop]
-            vectors = vectors_of(batch.column("vector").take(pa.array(rows)))
+            vectors = to_matrix(batch.column("vector").take(pa.array(rows)))
             order, starts, dissolved = order_vectors(vectors, neighbours=self.neighbours, min_segment=self.min_segment)
             counters["jumps"] += int(starts.sum()) - 1
             counters["dissolved-segments"] += dissolved

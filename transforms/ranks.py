@@ -17,8 +17,9 @@ from ropewalk.schemas import address
 from ropewalk.schemas.tables import ORDER
 from ropewalk.transforms import batches
 from ropewalk.transforms.gather import Gather
-from ropewalk.transforms.neighbours import nearest, union_graph, vectors_of
+from ropewalk.transforms.neighbours import nearest, union_graph
 from ropewalk.transforms.shards import ShardFolder
+from ropewalk.transforms.vectors import to_matrix
 
 CHAIN = pa.schema(
     [
@@ -126,8 +127,8 @@ def chain_clusters(spans: Spans, centroids: np.ndarray, vectors: Gather) -> pa.R
     for start in range(1, len(path), GATHER_ROWS):
         here = path[start : start + GATHER_ROWS]
         before = path[start - 1 : start - 1 + len(here)]
-        a = vectors_of(vectors.rows(spans.last[before]).column(0))
-        b = vectors_of(vectors.rows(spans.first[here]).column(0))
+        a = to_matrix(vectors.rows(spans.last[before]).column(0))
+        b = to_matrix(vectors.rows(spans.first[here]).column(0))
         similarity[here] = np.einsum("ij,ij->i", a, b, dtype=np.float64)
     unknown = np.isnan(similarity)
     columns = [spans.cluster, offset, pa.array(similarity, mask=unknown)]

@@ -14,9 +14,9 @@ from ropewalk.schemas.tables import SEQUENCES
 from ropewalk.transforms import batches, metrics
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.gather import Gather
-from ropewalk.transforms.neighbours import vectors_of
 from ropewalk.transforms.pack import PLAN
 from ropewalk.transforms.shards import ShardFolder
+from ropewalk.transforms.vectors import to_matrix
 
 BATCH_TOKENS = 4 << 20
 """Tokens of the sequences written at once (16 MiB)."""
@@ -76,7 +76,8 @@ class SequenceBuilder:
         number = number[order]
         starts = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
         where, start, length = (plan.column(name).to_numpy()[order] for name in ("address", "start", "length"))
-        before = np.cumsum(length, dtype=np.int64)[starts] - length[starts]  # tokens before each sequence
+        cost = length.astype(np.int64) + SEGMENT_TOKENS
+        before = np.cumsum(cost)[starts] - cost[starts]
         chunk = before // BATCH_TOKENS
         first = np.flatnonzero(np.r_[True, chunk[1:] != chunk[:-1]])
         borders = np.r_[starts, len(order)]
@@ -102,7 +103,7 @@ class SequenceBuilder:
 
         similarity: pa.Array = pa.nulls(len(first), pa.float32())
         if self.vectors is not None:
-            mean, paired = window_similarity(vectors_of(self.vectors.rows(where).column(0)), first)
+            mean, paired = window_similarity(to_matrix(self.vectors.rows(where).column(0)), first)
             similarity = pa.array(mean, mask=~paired)
         columns = [
             lists(self._tokens(where, start, length, stops - length), tokens),
@@ -209,3 +210,7 @@ class SendPlan(beam.DoFn):
             shard = bucket(batch.column("sequence").to_numpy(), self.num_shards)
             wanted = np.isin(shard, self.pending)
             yield from batches.split_by_key(batch.filter(pa.array(wanted)), shard[wanted])
+
+
+SEGMENT_TOKENS = 128
+"""What a segment weighs beside its tokens: its id, its vector and its entries in the lists."""

@@ -56,13 +56,13 @@ class ShardFolder:
 
     def done(self) -> dict[int, Shard]:
         """The finished shards of this key, by number."""
-        present = set(files.names(self.url))
+        present = files.sizes(self.url)
         found = {}
         for name in files.names(files.join(self.url, "_shards")):
             if not name.endswith(".json"):
                 continue
             record = json.loads(files.read_bytes(files.join(self.url, "_shards", name)) or b"{}")
-            if record.pop("key", None) == self.key and record["file"] in present:
+            if record.pop("key", None) == self.key and present.get(record["file"]) == record["bytes"]:
                 found[int(name.removesuffix(".json"))] = Shard.model_validate(record)
         return found
 
@@ -115,6 +115,7 @@ class ShardWriter:
         self.folder, self.shard = folder, shard
         self.rows = 0
         self.counters: dict[str, int] = {}
+        self._empty = True
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
         self._hash = xxhash.xxh3_128()
@@ -150,6 +151,7 @@ class ShardWriter:
         for batch in waiting:
             if batch.num_rows:
                 self._stream.write_batch(batch)
+                self._empty = False
 
     def count(self, name: str, amount: int) -> None:
         """Adds to a counter of the shard's record; the name ends in its unit."""
@@ -160,6 +162,10 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self._flush()
+            if self._empty:  # `datasets` cannot read an Arrow stream without a batch
+                schema = self.folder.schema
+                nothing = [pa.array([], field.type) for field in schema]
+                self._stream.write_batch(pa.RecordBatch.from_arrays(nothing, schema=schema))
             self._stream.close()
         self._file.__exit__(kind, error, trace)
         if kind is None:

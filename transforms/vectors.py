@@ -1,7 +1,8 @@
-"""Vector columns: Arrow's fixed-size lists of float16 as matrices, and back, without copying twice."""
+"""Vector columns as matrices, and back."""
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def from_matrix(matrix: np.ndarray, present: np.ndarray) -> pa.FixedSizeListArray:
@@ -20,8 +21,17 @@ def from_matrix(matrix: np.ndarray, present: np.ndarray) -> pa.FixedSizeListArra
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1], mask=mask)
 
 
-def to_matrix(column: pa.FixedSizeListArray) -> np.ndarray:
-    """Float32 matrix of a vector column, exact: float32[n, d]. What a null row holds is undefined: filter first."""
-    width = column.type.list_size
-    flat = column.values.slice(column.offset * width, len(column) * width)
-    return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), width)  # type: ignore[no-any-return]
+def to_matrix(column: pa.Array) -> np.ndarray:
+    """A column of lists of floats as a matrix: list[n] -> float32[n, d].
+
+    Raises:
+        ValueError: If a vector is null or their lengths differ.
+    """
+    if column.null_count:
+        raise ValueError(f"{column.null_count} of {len(column)} vectors are null")
+    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    if len(lengths) and lengths.min() != lengths.max():
+        raise ValueError(f"vectors have from {lengths.min()} to {lengths.max()} values: all must have the same")
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else len(values) // max(len(column), 1)
+    return values.reshape(len(column), width)  # type: ignore[no-any-return]

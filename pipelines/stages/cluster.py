@@ -51,6 +51,7 @@ def jobs(context: Context) -> Jobs:
         kept = kmeans.train(sample, wanted, iterations=config.iterations, seed=seed), 0
     centroids, first = kept
 
+    unsplittable = 0
     for number in range(first, ROUNDS):
         notes = {"key": context.key, "round": str(number)}
         clustering.write_centroids(url, clustering.centroid_rows(centroids, np.zeros(len(centroids), np.int64)), notes)
@@ -59,8 +60,10 @@ def jobs(context: Context) -> Jobs:
         sizes = _sizes(target, len(centroids))
         if sizes.sum() != documents:
             raise RuntimeError(f"{documents} documents have vectors, but {sizes.sum()} were put into clusters")
-        unsplittable = 0
-        if number + 1 == ROUNDS or (sizes <= config.max_size).all():
+        if (sizes <= config.max_size).all():
+            unsplittable = 0
+            break
+        if number + 1 == ROUNDS:
             break
         more, unsplittable = clustering.split_clusters(
             centroids,

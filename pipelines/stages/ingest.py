@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from ropewalk.pipelines.jobs import Engine, Job
-from ropewalk.pipelines.walk import Watch, run_jobs, sweep
+from ropewalk.pipelines.walk import Watch, discard, run_jobs, sweep
 from ropewalk.schemas import tables
 from ropewalk.schemas.manifest import CorpusManifest, Run, Shard, StageManifest, add_counters, fingerprint
 from ropewalk.schemas.recipe import Recipe
@@ -58,15 +58,16 @@ def ingest(
     key = ingest_key(recipe, plan)
     corpus = CorpusDir(recipe.output)
     manifest_url = files.join(corpus.url, "corpus.json")
-    laid = corpus.manifest()
-    if laid is not None and laid.ingest.key == key and not force:
-        sweep(corpus.folder(DOCUMENTS))
-        return laid
-    files.remove(manifest_url)
     documents = ShardFolder(corpus.folder(DOCUMENTS), tables.DOCUMENTS, len(plan.splits), key)
     rejects = ShardFolder(files.join(corpus.url, REJECTS), tables.REJECTS, len(plan.splits), key)
+    laid = corpus.manifest()
+    if laid is not None and laid.ingest.key == key and not force:
+        sweep(documents.url)
+        sweep(rejects.url)
+        return laid
+    files.remove(manifest_url)
     if force:
-        files.remove(documents.url)
+        discard(documents.url)
         files.remove(rejects.url)
 
     def finish(shards: list[Shard], facts: dict[str, Any], run: Run) -> StageManifest:
@@ -90,6 +91,7 @@ def ingest(
         ingest=stage,
     )
     files.write_bytes(manifest_url, manifest.model_dump_json(indent=1).encode())
+    sweep(rejects.url)
     return manifest
 
 
@@ -103,7 +105,6 @@ def _jobs(
     rejects.clear_unfinished()
     yield Job("read the inputs", documents, build)
     rejects.finish()
-    files.remove(files.join(rejects.url, "_shards"))
     by_format = collections.Counter(piece.file.format for split in plan.splits for piece in split.pieces)
     return {
         "files": plan.files,

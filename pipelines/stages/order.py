@@ -5,7 +5,7 @@ ranks: clusters chained along their centroids -> rank and previous similarity, b
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -17,11 +17,12 @@ from ropewalk.pipelines.walk import Context, Jobs
 from ropewalk.schemas import tables
 from ropewalk.schemas.manifest import add_counters
 from ropewalk.transforms import files, ranks
+from ropewalk.transforms.folders import KeyPending
 from ropewalk.transforms.gather import Gather
 from ropewalk.transforms.map_shards import ReadShards, WriteGroups
-from ropewalk.transforms.neighbours import vectors_of
 from ropewalk.transforms.order import KEYED, LOCAL, OrderBySimilarity
 from ropewalk.transforms.shards import ShardFolder
+from ropewalk.transforms.vectors import to_matrix
 
 VERSION = 1
 READS: Sequence[str] = ("filter", "dedup", "embed", "cluster")
@@ -51,7 +52,7 @@ def jobs(context: Context) -> Jobs:
             pipeline
             | beam.Create(range(context.num_shards))
             | ReadShards(corpus, columns, alive)
-            | beam.ParDo(_Key(function, shards))
+            | beam.ParDo(KeyPending(function.keyed, shards))
             | WriteGroups(function, local, shards, KEYED)
         )
 
@@ -81,7 +82,7 @@ def jobs(context: Context) -> Jobs:
 
     yield Job("ranks", target, rank, max(lengths, default=0) * RANK_BYTES)
 
-    return _facts(counters, target, vectors_of(vectors.rows(np.sort(spans.sample)).column(0)))
+    return _facts(counters, target, to_matrix(vectors.rows(np.sort(spans.sample)).column(0)))
 
 
 def _facts(local: dict[str, int], target: ShardFolder, sample: np.ndarray) -> dict[str, Any]:
@@ -108,19 +109,7 @@ def _centroids(url: str) -> np.ndarray:
     if not parts:
         return np.zeros((0, tables.VECTOR_DIMENSIONS), np.float32)
     numbers = np.concatenate([part.column("cluster").to_numpy() for part in parts])
-    vectors = np.concatenate([vectors_of(part.column("vector")) for part in parts])
+    vectors = np.concatenate([to_matrix(part.column("vector")) for part in parts])
     by_number = np.zeros((int(numbers.max()) + 1, vectors.shape[1]), np.float32)
     by_number[numbers] = vectors
     return by_number
-
-
-class _Key(beam.DoFn):
-    """Documents by partition of their cluster, those of this pass only."""
-
-    def __init__(self, function: OrderBySimilarity, pending: Sequence[int]) -> None:
-        self.function, self.pending = function, frozenset(pending)
-
-    def process(self, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-        for key, part in self.function.keyed(batch):
-            if key in self.pending:
-                yield key, part

@@ -5,17 +5,17 @@ write sequences: segments by output shard, sequences in a seeded random order ->
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 
 from ropewalk.pipelines.jobs import Job
 from ropewalk.pipelines.walk import Context, Jobs
 from ropewalk.schemas import tables
 from ropewalk.schemas.manifest import add_counters
 from ropewalk.transforms import pack, sequences
+from ropewalk.transforms.folders import KeyPending
 from ropewalk.transforms.map_shards import ReadShards, WriteGroups
 from ropewalk.transforms.pack import PlanSequences
 from ropewalk.transforms.shards import ShardFolder
@@ -43,7 +43,7 @@ def jobs(context: Context) -> Jobs:
             pipeline
             | beam.Create(range(context.num_shards))
             | ReadShards(corpus, columns, context.alive("filter", "dedup"))
-            | beam.ParDo(_Key(function, shards))
+            | beam.ParDo(KeyPending(function.keyed, shards))
             | WriteGroups(function, plan, shards, pack.PLACED)
         )
 
@@ -86,15 +86,3 @@ def _facts(planned: dict[str, int], target: ShardFolder, length: int) -> dict[st
         "segments_per_sequence": written["segments"] / count if count else None,
         "mean_similarity": written["similarity-millionths"] / sequences.MILLIONTHS / compared if compared else None,
     }
-
-
-class _Key(beam.DoFn):
-    """Documents by partition of the order, those of this pass only."""
-
-    def __init__(self, function: PlanSequences, pending: Sequence[int]) -> None:
-        self.function, self.pending = function, frozenset(pending)
-
-    def process(self, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-        for key, part in self.function.keyed(batch):
-            if key in self.pending:
-                yield key, part
