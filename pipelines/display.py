@@ -106,13 +106,15 @@ class Display(Watcher):
             if completed and total:
                 left = seconds * (total - completed) / completed
                 parts.append(f"{left:,.0f} s left" if left < 3600 else f"{left / 3600:,.1f} h left")
-            self._progress.update(task, total=total or None, completed=min(completed, total), note=" · ".join(parts))
+            shown = min(completed, 0.99 * total)  # a full bar is a finished step, and there may be another job
+            self._progress.update(task, total=total or None, completed=shown, note=" · ".join(parts))
 
     def _measure(self, job: Job, rows: int, size: int) -> tuple[int, int, int]:
         """Total, completed, and the bytes of text the total stands for (0 if unknown)."""
         if self._corpus is None or job.target.url.endswith("/documents"):
             return self.input_bytes, size, self.input_bytes
-        if job.target.num_shards == len(self._corpus.shards):
+        # As many shards as the documents: columns, one row a document, but for tables that happen to be cut alike.
+        if job.target.num_shards == len(self._corpus.shards) and rows <= self._corpus.rows:
             return self._corpus.rows, rows, self._corpus.bytes
         return job.target.num_shards, len(job.target.done()), 0
 
