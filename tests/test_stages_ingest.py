@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import random
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -159,3 +160,12 @@ def test_our_own_corpus_can_be_read_again(tmp_path):
     manifest, _ = laid(str(tmp_path / "corpus" / "documents"), tmp_path / "again")
     rows = datasets.load_from_disk(tmp_path / "again" / "documents")
     assert list(rows["text"]) == ["a", "b"] and manifest.ingest.counters["rejected-records"] == 0
+
+
+def test_a_corpus_below_its_own_input_is_not_read_by_the_second_run(tmp_path, monkeypatch):
+    write_lines(tmp_path / "a.jsonl", 20)
+    monkeypatch.chdir(tmp_path)
+    first, _ = laid(".", Path("out"))
+    monkeypatch.setattr(Engine, "run", lambda *_: pytest.fail("nothing was to be done"))
+    again, _ = laid(".", Path("out"))
+    assert again == first and first.rows == 20

@@ -1,8 +1,11 @@
 """Every format read in, and every fault found: the reader of splits as a whole."""
 
 import bz2
+import errno
 import gzip
+import io
 import json
+import os
 import random
 import tracemalloc
 
@@ -22,7 +25,7 @@ from hypothesis import strategies as st
 from ropewalk.schemas import tables
 from ropewalk.schemas.manifest import add_counters
 from ropewalk.schemas.recipe import parse_recipe
-from ropewalk.transforms.ingest import chunks
+from ropewalk.transforms.ingest import arrow_tables, chunks
 from ropewalk.transforms.ingest.read import ReadDocuments, number_splits, read_split
 from ropewalk.transforms.ingest.splits import plan_splits
 
@@ -561,3 +564,189 @@ def test_transform_for_other_pipelines(tmp_path):
         assert found.documents.element_type == found.rejects.element_type == pa.RecordBatch
         assert_that(found.documents, texts, label="documents")
         assert_that(found.rejects, reasons, label="rejects")
+
+
+@pytest.mark.parametrize(
+    "charset", ["undefined", "unicode_escape", "raw_unicode_escape", "idna", "punycode", "hex", "rot13", "utf-16",
+                "utf-7", "aliases", "nosuch", "__init__"],
+)  # fmt: skip
+def test_pages_of_strange_character_sets_are_dead_letters(tmp_path, charset):
+    (tmp_path / "a.html").write_bytes(f'<meta charset="{charset}">'.encode() + b"<p>\\ud800 +2AA- \xff</p>")
+    (tmp_path / "b.html").write_text("<p>fine</p>")
+    documents, rejects, _ = read(tmp_path)
+    assert [row["text"].strip() for row in documents] == ["fine"]
+    assert [(row["reason"], row["byte_offset"] > 20) for row in rejects] == [("invalid_utf8", True)]
+
+
+def test_pages_that_nest_too_deep_are_dead_letters_and_long_ones_are_not(tmp_path):
+    cell = "<div><table><tr><td></div>"  # its end is no end: a cell keeps it out
+    deep = {"plain": "<div>" * 60_000, "noise": "<div></x>" * 60_000, "quoted": '<div a="></div>">' * 60_000,
+            "cells": cell * 20_000, "limit": "<div>" * 1001}  # fmt: skip
+    flat = {"unclosed": "<p>x<li>y" * 3000, "closed": "<div><b>x</b><br><a href='y'>z</a></div>" * 3000,
+            "almost": "<div>" * 990}  # fmt: skip
+    for name, body in (deep | flat).items():
+        (tmp_path / f"{name}.html").write_text(f"<html><body>{body}word")
+    documents, rejects, _ = read(tmp_path)
+    assert {row["reason"] for row in rejects} == {"html_too_deep"}
+    assert sorted(os.path.basename(row["path"]) for row in rejects) == sorted(f"{name}.html" for name in deep)
+    assert sorted(row["url"] for row in documents) == sorted(f"{name}.html" for name in flat)
+    assert all("word" in row["text"] for row in documents)
+
+
+NAMES = ["a.txt", "a.html", "a.jsonl", "a.json", "a.jsonl.gz", "a.parquet", "a.arrow"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_goes_after_the_listing_is_a_dead_letter(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x" * 3000)
+    (tmp_path / "kept.txt").write_text("kept")
+    recipe = parse_recipe({"output": "x", "input": str(tmp_path)})
+    plan = plan_splits(recipe)
+    (tmp_path / name).unlink()
+    parts = [part for split in plan.splits for part in read_split(split, recipe.ingest)]
+    assert [text for part in parts for b in part.documents for text in b["text"].to_pylist()] == ["kept"]
+    (row,) = [row for part in parts if part.rejects for row in part.rejects.to_pylist()]
+    assert (row["reason"], row["path"]) == ("unreadable_file", str(tmp_path / name))
+    assert "No such file" in row["detail"]
+
+
+class BadDisk(io.FileIO):
+    """Fails in the middle."""
+
+    def read(self, size=-1):
+        if size < 0 or self.tell() + size > (1 << 20) + 1024:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.jsonl.gz"])
+def test_a_disk_that_fails_in_the_middle(tmp_path, monkeypatch, name):
+    noise = random.Random(1).randbytes(1 << 20).hex()
+    data = b"".join(lines_of([{"text": noise[n : n + 2000], "n": n}]) for n in range(0, len(noise), 2000))
+    (tmp_path / name).write_bytes(PACKERS[".gz" if name.endswith("gz") else ""](data))
+    for module in ("json_records", "whole_files"):
+        monkeypatch.setattr(f"ropewalk.transforms.ingest.{module}.open_file", lambda path: BadDisk(path))
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1 << 18)
+    documents, rejects, _ = read(tmp_path)
+    assert [(row["reason"], "Input/output" in row["detail"]) for row in rejects] == [("unreadable_file", True)]
+    assert name == "a.txt" or len(documents) > 100
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_table_on_a_disk_that_fails(tmp_path, monkeypatch, name):
+    noise = random.Random(1).randbytes(1 << 20).hex()
+    table = pa.table({"text": [noise[n : n + 2000] for n in range(0, len(noise), 2000)]})
+    if name == "a.parquet":
+        pq.write_table(table, tmp_path / name, row_group_size=100, use_dictionary=False)
+    else:
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=100)
+    monkeypatch.setattr("ropewalk.transforms.ingest.arrow_tables.open_file", lambda path: BadDisk(path))
+    monkeypatch.setattr("ropewalk.transforms.ingest.arrow_tables.LocalFileSystem", type(None))  # no memory map
+    documents, rejects, _ = read(tmp_path)
+    assert [(row["reason"], "Input/output" in row["detail"]) for row in rejects] == [("unreadable_file", True)]
+    assert len(documents) == (0 if name == "a.parquet" else 500)  # Parquet's footer is at the end
+
+
+def test_a_repository_of_packed_files_is_not_held_beyond_its_bound(tmp_path):
+    (tmp_path / "repo").mkdir()
+    for n in range(40):
+        (tmp_path / "repo" / f"{n:02}.py.gz").write_bytes(gzip.compress(b"x = 1\n" * 100_000))
+    tracemalloc.start()
+    documents, rejects, _ = read(tmp_path, unit="repository", ingest={"max_record_bytes": 2 << 20})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not documents and [row["reason"] for row in rejects] == ["oversized_record"] and peak < 16 << 20
+    documents, rejects, _ = read(tmp_path, unit="repository")
+    assert len(documents) == 1 and not rejects and documents[0]["num_bytes"] > 24_000_000
+
+
+def test_packed_files_of_unknown_size_do_not_share_a_batch(tmp_path):
+    for n in range(8):
+        (tmp_path / f"{n}.txt.gz").write_bytes(gzip.compress(b"x" * (30 << 20)))  # 30 KB each, as stored
+    recipe = parse_recipe({"output": "x", "input": str(tmp_path)})
+    (split,) = plan_splits(recipe).splits
+    assert max(len(part.documents) for part in read_split(split, recipe.ingest)) <= 2
+
+
+def column_of(type_: pa.DataType, raw: int) -> pa.Array:
+    return pa.array([raw], pa.int32() if type_.bit_width == 32 else pa.int64()).view(type_)
+
+
+@pytest.mark.parametrize(
+    ("type_", "raw"),
+    [(pa.date32(), 2**31 - 1), (pa.date64(), 86_400_000 * 10**9), (pa.timestamp("s"), 2**62), (pa.duration("s"), 2**62),
+     (pa.timestamp("s", "Nowhere/City"), 5), (pa.timestamp("us"), -(2**62))],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["plain", "list", "struct", "dictionary", "map"])
+def test_times_that_python_cannot_hold_are_written_as_their_numbers(tmp_path, type_, raw, form):
+    column = column_of(type_, raw)
+    if form == "list":
+        column = pa.ListArray.from_arrays([0, 1], column)
+    elif form == "struct":
+        column = pa.StructArray.from_arrays([column, pa.array(["x"])], ["t", "y"])
+    elif form == "dictionary":
+        column = pa.DictionaryArray.from_arrays(pa.array([0]), column)
+    elif form == "map":
+        column = pa.MapArray.from_arrays([0, 1], pa.array(["k"]), column)
+    table = pa.table({"text": ["a"], "when": column, "n": [1]})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    documents, rejects, _ = read(tmp_path)
+    wanted = {"list": [str(raw)], "struct": {"t": str(raw), "y": "x"}, "map": [{"key": "k", "value": str(raw)}]}
+    assert not rejects and json.loads(documents[0]["metadata"]) == {"n": 1, "when": wanted.get(form, str(raw))}
+
+
+def test_a_struct_with_two_fields_of_one_name_keeps_both(tmp_path):
+    column = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"])
+    table = pa.table({"text": ["a"], "s": column})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    documents, rejects, _ = read(tmp_path)
+    assert not rejects and json.loads(documents[0]["metadata"]) == {"s": [["x", 1], ["x", 2]]}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize("twice", ["text", "other"])
+def test_two_columns_of_one_name_are_one_dead_letter(tmp_path, name, twice):
+    names = ["text", twice, "n", twice] if twice != "text" else ["text", "text", "n", "x"]
+    table = pa.table([pa.array(["a", "b"])] * 4, names=names)
+    if name == "a.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    documents, rejects, _ = read(tmp_path)
+    assert not documents and [row["reason"] for row in rejects] == ["duplicate_column"]
+    assert repr(twice) in rejects[0]["detail"]
+
+
+def test_dictionaries_are_unpacked_a_part_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrow_tables, "PART_BYTES", 1 << 20)
+    words = ["x" * 300_000, "y" * 10, "z" * 2_000_000]
+    places = random.Random(1).choices(range(3), weights=[20, 60, 1], k=600)
+    text = pa.DictionaryArray.from_arrays(pa.array(places, pa.int8()), pa.array(words))
+    table = pa.table({"text": text, "n": list(range(600)), "k": pa.array(["k"] * 600).dictionary_encode()})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    recipe = parse_recipe({"output": "x", "input": str(tmp_path)})
+    (split,) = plan_splits(recipe).splits
+    found = []
+    for part in read_split(split, recipe.ingest):
+        lengths = [row for batch in part.documents for row in batch["num_bytes"].to_pylist()]
+        assert sum(lengths) <= 1 << 20 or len(lengths) == 1
+        found += lengths
+    assert found == [len(words[place]) for place in places] and sum(found) > 30 << 20
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_other_columns_are_bounded_as_records_are(tmp_path, name):
+    table = pa.table({"text": ["a", "b", "c"], "x": ["1", "\x01" * 1000, "3"]})  # six bytes each, in JSON
+    if name == "a.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    documents, rejects, _ = read(tmp_path, ingest={"max_record_bytes": 5000})
+    assert [row["text"] for row in documents] == ["a", "c"]
+    assert [(row["reason"], row["line"]) for row in rejects] == [("oversized_record", 2)]

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import socket
 
 import datasets
 import fsspec
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from ropewalk.schemas.manifest import fingerprint
 from ropewalk.schemas.recipe import InputConfig, RecipeError, parse_recipe
 from ropewalk.transforms.ingest import formats
 from ropewalk.transforms.ingest.listing import InputError, list_input
@@ -86,8 +88,8 @@ def test_the_order_of_inputs_and_listings_changes_nothing(tmp_path, monkeypatch)
     assert len(expected.splits) > 4
     walk = os.walk
 
-    def shuffled(top):
-        for folder, below, names in walk(top):
+    def shuffled(top, **options):
+        for folder, below, names in walk(top, **options):
             random.shuffle(below)
             random.shuffle(names)
             yield folder, below, names
@@ -145,7 +147,7 @@ def test_a_dataset_with_an_indices_mapping_is_refused(tmp_path):
         plan(str(tmp_path / "d"))
     (tmp_path / "d" / "state.json").write_text(json.dumps(state | {"_data_files": [{"filename": "gone.arrow"}]}))
     with pytest.raises(InputError, match="gone.arrow"):
-        plan(str(tmp_path))
+        plan(str(tmp_path / "d"))
 
 
 def test_only_the_files_a_dataset_lists_are_read(tmp_path):
@@ -243,3 +245,110 @@ def test_small_files_are_read_together_and_large_ones_alone(tmp_path, monkeypatc
     (split,) = plan_splits(recipe).splits
     sizes = [batch.num_rows for part in read_split(split, recipe.ingest) for batch in part.documents]
     assert sizes == [10, 1, 10, 9]
+
+
+@pytest.mark.parametrize("state", ["{", "[1]", "missing", '{"_data_files": 5}', "[" * 100_000])
+def test_a_damaged_dataset_in_a_folder_of_many_is_read_as_plain_files(tmp_path, state):
+    for name in ("good", "bad"):
+        datasets.Dataset.from_dict({"text": [f"{name} 1", f"{name} 2"]}).save_to_disk(tmp_path / name)
+    known = json.loads((tmp_path / "bad" / "state.json").read_text())
+    missing = json.dumps(known | {"_data_files": [*known["_data_files"], {"filename": "gone.arrow"}]})
+    (tmp_path / "bad" / "state.json").write_text(missing if state == "missing" else state)
+    assert texts(str(tmp_path)) == ["bad 1", "bad 2", "good 1", "good 2"]
+    assert plan(str(tmp_path)).skipped == {"damaged state.json": 1}
+    with pytest.raises(InputError, match=r"bad/state\.json"):
+        plan(str(tmp_path / "bad"))
+
+
+def test_only_regular_files_below_the_root_are_read(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.txt").write_text("secret")
+    root = tmp_path / "in"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "a.txt").write_text("a")
+    (root / "inside.txt").symlink_to(root / "sub" / "a.txt")
+    (root / "outside.txt").symlink_to(tmp_path / "outside" / "secret.txt")
+    (root / "folder").symlink_to(tmp_path / "outside")
+    (root / "null.txt").symlink_to("/dev/null")
+    os.mkfifo(root / "pipe.txt")
+    (root / "linked_pipe.txt").symlink_to(root / "pipe.txt")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(root / "socket.txt"))
+    with open(os.fsencode(root) + b"/sub/caf\xe9.txt", "wb") as file:
+        file.write(b"latin")
+    os.mkdir(os.fsencode(root) + b"/\xff")
+    (root / os.fsdecode(b"\xff") / "b.txt").write_text("b")
+    (tmp_path / "link").symlink_to(root)
+    counts = {"link outside": 3, "not a file": 3, "name not UTF-8": 2}
+    for place in (root, tmp_path / "link"):
+        found = plan(str(place))
+        assert [row[1].removeprefix(f"{place}/") for row in found.listing] == ["inside.txt", "sub/a.txt"]
+        assert found.skipped == counts and fingerprint(found.listing)
+        assert all(split.model_dump_json() for split in found.splits)
+    assert plan(str(root), limit=1).skipped == counts
+    assert plan({"path": str(root), "exclude": ["outside.txt", "*pipe*", "folder"]}).skipped == {
+        "link outside": 1, "not a file": 1, "name not UTF-8": 2,
+    }  # fmt: skip
+    for pattern in ("*.txt", "*"):
+        assert "secret" in texts(f"{root}/{pattern}")  # the user's own pattern names the link
+        assert plan(f"{root}/{pattern}").skipped["not a file"] >= 3
+    with pytest.raises(InputError, match=r"not a file \(1\)"):
+        plan(str(root / "pipe.txt"))
+
+
+def test_folders_that_cannot_be_listed_are_counted(tmp_path, monkeypatch):
+    for name in ("open", "closed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+    scan = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = plan(str(tmp_path))
+    assert [row[1] for row in found.listing] == [str(tmp_path / "open" / "a.txt")] and found.skipped == {
+        "unreadable": 1
+    }
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_the_output_below_an_input_is_not_read(tmp_path, monkeypatch, protocol):
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    root = f"{protocol}{tmp_path}/in"
+    for name in ("a.jsonl", "out/b.jsonl", "out/documents/c.jsonl", "outer/d.jsonl"):
+        with fsspec.open(f"{root}/{name}", "w", auto_mkdir=True) as file:
+            file.write(json.dumps({"text": name}))
+
+    def left(path, output):
+        found = plan_splits(parse_recipe({"output": output, "input": path}))
+        return [url.rsplit("/in/", 1)[1] for _, url, _, _ in found.listing], found.skipped
+
+    names, skipped = left(root, f"{root}/out")
+    assert names == ["a.jsonl", "outer/d.jsonl"] and skipped == {"own output": 2 if protocol else 1}
+    for pattern in ("*", "**/*.jsonl"):
+        names, skipped = left(f"{root}/{pattern}", f"{root}/out/")
+        assert names == ["a.jsonl", "outer/d.jsonl"] and skipped["own output"] >= 1
+    assert left(f"{root}/out/documents", f"{root}/out")[0] == ["out/documents/c.jsonl"]  # named, so wanted
+    assert len(left(root, f"{root}/elsewhere")[0]) == 4
+    if not protocol:
+        monkeypatch.chdir(root)
+        (tmp_path / "by_link").symlink_to(tmp_path / "in" / "out")
+        for path, output in ((".", "./out"), (".", f"{tmp_path}/by_link"), ("../in", "out")):
+            assert left(path, output) == (["a.jsonl", "outer/d.jsonl"], {"own output": 1})
+        with pytest.raises(InputError, match="own output"):
+            left(".", ".")
+
+
+def test_tables_may_be_links_into_a_store_and_texts_may_not(tmp_path):
+    store, root = tmp_path / "blobs", tmp_path / "snapshot"
+    store.mkdir()
+    root.mkdir()
+    (store / "1").write_text('{"text": "from the store"}\n')
+    (root / "data.jsonl").symlink_to(store / "1")
+    (root / "notes.txt").symlink_to(store / "1")
+    found, skipped = list_input(InputConfig(path=str(root)))
+    assert [file.path for file in found] == ["data.jsonl"] and skipped == {"link outside": 1}
+    assert texts(str(root)) == ["from the store"]

@@ -1,9 +1,11 @@
 """Readers of Parquet and Arrow files (streams, files, Hugging Face datasets): tables with a text column."""
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,6 +22,8 @@ from ropewalk.transforms.ingest.streams import open_file
 
 FILE_MAGIC = b"ARROW1"
 """First bytes of the Arrow file format; the stream format has none."""
+PART_BYTES = 64 << 20
+"""Most bytes of strings that are parsed at a time, unless a row has more."""
 _FAULTS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 """What damaged files make Arrow raise."""
 
@@ -31,11 +35,13 @@ def read_parquet(piece: Piece, entry: InputConfig, limits: Limits) -> Iterator[T
         try:
             table = pq.ParquetFile(file, pre_buffer=False)
         except _FAULTS as error:
+            _raise_if_system(error)
             yield _fault("damaged_file", f"no Parquet footer that can be read: {error}", path)
             return
         row = 0
-        if entry.text not in table.schema_arrow.names:
-            yield _no_text(entry, table.schema_arrow, path)
+        unfit = _unfit(entry, table.schema_arrow, path)
+        if unfit is not None:
+            yield unfit
             return
         for group in range(table.num_row_groups):
             about = table.metadata.row_group(group)
@@ -44,9 +50,11 @@ def read_parquet(piece: Piece, entry: InputConfig, limits: Limits) -> Iterator[T
             try:
                 for batch in table.iter_batches(batch_size=step, row_groups=[group], use_threads=False):
                     _check(batch)
-                    yield functools.partial(parse_batch, batch, entry, path, limits, row + done)
-                    done += batch.num_rows
+                    for part in _parts(batch):
+                        yield functools.partial(parse_batch, part, entry, path, limits, row + done)
+                        done += part.num_rows
             except _FAULTS as error:
+                _raise_if_system(error)
                 detail = f"row group {group}, {about.num_rows - done} of its {about.num_rows} rows lost: {error}"
                 yield _fault("damaged_rows", detail, path, line=row + done + 1)
             row += about.num_rows
@@ -63,10 +71,12 @@ def read_arrow(piece: Piece, entry: InputConfig, limits: Limits) -> Iterator[Tas
             source.seek(0)
             reader = pa.ipc.open_file(source) if random else pa.ipc.open_stream(source)
         except _FAULTS as error:
+            _raise_if_system(error)
             yield _fault("damaged_file", f"not an Arrow file: {error}", path)
             return
-        if entry.text not in reader.schema.names:
-            yield _no_text(entry, reader.schema, path)
+        unfit = _unfit(entry, reader.schema, path)
+        if unfit is not None:
+            yield unfit
             return
         row = number = 0
         while not random or number < reader.num_record_batches:
@@ -76,6 +86,7 @@ def read_arrow(piece: Piece, entry: InputConfig, limits: Limits) -> Iterator[Tas
             except StopIteration:
                 return
             except _FAULTS as error:
+                _raise_if_system(error)
                 rest = "" if random else ", and all behind it, because a stream cannot be entered in the middle"
                 reason = "damaged_rows" if random else "truncated_file"
                 yield _fault(reason, f"record batch {number}{rest}: {error}", path, line=row + 1)
@@ -83,11 +94,9 @@ def read_arrow(piece: Piece, entry: InputConfig, limits: Limits) -> Iterator[Tas
                     return
                 number += 1
                 continue
-            step = _step(batch.nbytes, batch.num_rows)
-            for start in range(0, batch.num_rows, step):
-                part = batch.slice(start, step)
-                yield functools.partial(parse_batch, part, entry, path, limits, row + start)
-            row += batch.num_rows
+            for part in _parts(batch):
+                yield functools.partial(parse_batch, part, entry, path, limits, row)
+                row += part.num_rows
             number += 1
 
 
@@ -124,15 +133,24 @@ def parse_batch(batch: pa.RecordBatch, entry: InputConfig, path: str, limits: Li
         broken[i] = f"column {entry.url!r} is not UTF-8"
     for i, detail in broken.items():
         faults.setdefault(i, ("invalid_utf8", detail))
+    sizes = pc.fill_null(pc.binary_length(metadata), 0)
+    for i in pc.indices_nonzero(pc.greater(sizes, limits.max_record_bytes)).to_pylist():
+        faults.setdefault(i, ("oversized_record", f"its other columns are {limits.oversized(sizes[i].as_py())}"))
     columns = [texts, _keys(batch, entry), url, metadata]
     kept = pa.array([i not in faults for i in range(batch.num_rows)], pa.bool_()) if faults else None
-    whole = [pa.nulls(batch.num_rows, pa.string()) if values is None else values for values in columns]
+    whole = [pa.nulls(batch.num_rows, pa.large_string()) if values is None else values for values in columns]
     found = whole if kept is None else [values.filter(kept) for values in whole]
     rejects = [
         Reject(*faults[i], path, line=row + i + 1, payload=_payload(texts, i, limits.payload_limit))
         for i in sorted(faults)
     ]
     return Raw.of_columns(found, rejects, {})
+
+
+def _raise_if_system(error: BaseException) -> None:
+    """Raises what the filesystem says; Arrow has a bare OSError for damaged data as well."""
+    if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+        raise error
 
 
 def _check(batch: pa.RecordBatch) -> None:
@@ -170,9 +188,42 @@ def _step(size: int, rows: int) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
 
 
-def _no_text(entry: InputConfig, schema: pa.Schema, path: str) -> Task:
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Slices of about `BATCH_BYTES`, and of no more than `PART_BYTES` but for one larger row."""
+    step = _step(batch.nbytes, batch.num_rows)
+    ends = np.cumsum(_row_bytes(batch), dtype=np.int64)
+    start = 0
+    while start < batch.num_rows:
+        before = int(ends[start - 1]) if start else 0
+        stop = int(np.searchsorted(ends, before + PART_BYTES, side="right"))
+        stop = min(max(stop, start + 1), start + step, batch.num_rows)
+        yield batch.slice(start, stop - start)
+        start = stop
+
+
+def _row_bytes(batch: pa.RecordBatch) -> np.ndarray:
+    """Bytes of the strings in each row, int64[n]: of a dictionary, which a batch holds once, each time it is used."""
+    size = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        values = column.dictionary if pa.types.is_dictionary(column.type) else column
+        type_ = values.type
+        if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_binary(type_):
+            lengths = pc.binary_length(values)
+            lengths = lengths if values is column else lengths.take(column.indices)
+            size += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    return size
+
+
+def _unfit(entry: InputConfig, schema: pa.Schema, path: str) -> Task | None:
+    """The dead letter of a table whose columns are not the ones to be read, if they are not."""
     names = ", ".join(map(repr, schema.names)) or "none at all"
-    return _fault("missing_text", f"no column {entry.text!r}; the file has {names}: set `text` of the input", path)
+    if entry.text not in schema.names:
+        return _fault("missing_text", f"no column {entry.text!r}; the file has {names}: set `text` of the input", path)
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
+    if twice:
+        detail = f"more than one column {', '.join(map(repr, twice))}; the file has {names}: rename all but one"
+        return _fault("duplicate_column", detail, path)
+    return None
 
 
 def _fault(reason: str, detail: str, path: str, **where: Any) -> Task:

@@ -36,10 +36,17 @@ class Chunk:
     offset: int
     lines_before: Callable[[], int]
 
-    def place(self, record: int) -> tuple[int, int]:
-        """Line of a record, from 1, and its place in the unpacked file in bytes."""
+    def place(self, record: int) -> tuple[int | None, int]:
+        """Line of a record, from 1, and its place in the unpacked file in bytes.
+
+        No line if the file, which a range reads again to count them, has gone.
+        """
         start = int(self.starts[record])
-        return self.lines_before() + _newlines(self.data[:start]) + 1, self.offset + start
+        try:
+            before = self.lines_before()
+        except OSError:
+            return None, self.offset + start
+        return before + _newlines(self.data[:start]) + 1, self.offset + start
 
     def record(self, record: int) -> bytes:
         """The bytes of a record."""

@@ -20,7 +20,8 @@ def json_objects(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Array,
     times and the like by `json.dumps`. NaN and infinities, which JSON does not have, are null; bytes become base64.
 
     Returns:
-        string[n], null where nothing is left; and the rows with a value that is not UTF-8, with a sentence on each.
+        large_string[n], null where nothing is left; and the rows with a value that is not UTF-8, with a sentence on
+        each.
     """
     faults: dict[int, str] = {}
     members = []
@@ -30,13 +31,13 @@ def json_objects(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Array,
         member = pc.binary_join_element_wise(head, values, _large(""))  # null if the value is null
         members.append(pc.fill_null(member, _large("")))
     if not members:
-        return pa.nulls(batch.num_rows, pa.string()), faults
+        return pa.nulls(batch.num_rows, pa.large_string()), faults
     # Not `null_handling="skip"`: it drops rows whose values are all null (seen in pyarrow 25.0.1).
     inside = pc.binary_join_element_wise(*members, _large(""))
     left = pc.greater(pc.binary_length(inside), 0)
     # The first comma becomes the bracket.
     objects = pc.binary_join_element_wise(pc.binary_replace_slice(inside, 0, 1, "{"), _large("}"), _large(""))
-    return pc.if_else(left, objects, _large(None)).cast(pa.string()), faults
+    return pc.if_else(left, objects, _large(None)), faults
 
 
 def _large(value: str | None) -> pa.Scalar:
@@ -93,13 +94,11 @@ def _json_values(column: pa.Array, name: str, faults: dict[int, str]) -> pa.Arra
     texts: list[str | None] = []
     for row, value in enumerate(column):
         try:
-            plain = _plain(value.as_py())
+            plain = _scalar(value)
             texts.append(None if plain is None else json.dumps(plain, ensure_ascii=False, separators=(",", ":")))
         except UnicodeDecodeError:
             faults[row] = f"field {name!r} holds a string that is not UTF-8"
             texts.append(None)
-        except ValueError:  # a time that Python's types cannot hold: nanoseconds, years beyond 9999
-            texts.append(json.dumps(str(value)))
     return pa.array(texts, pa.large_string())
 
 
@@ -110,6 +109,25 @@ def _quoted(strings: pa.Array) -> pa.Array:
     for sign in ("\\", '"'):
         strings = pc.replace_substring(strings, sign, "\\" + sign)
     return pc.binary_join_element_wise(_large('"'), strings, _large('"'), _large(""))
+
+
+def _scalar(value: pa.Scalar) -> Any:
+    """A value as `_plain` gives it; what Python's types cannot hold is the text of the number Arrow keeps for it.
+
+    Such are days and times beyond year 9999, and times in a zone that nobody knows.
+    """
+    try:
+        return _plain(value.as_py())
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError, LookupError):
+        if pa.types.is_struct(value.type):
+            fields = [(value.type[place].name, _scalar(value[place])) for place in range(value.type.num_fields)]
+            return dict(fields) if len(dict(fields)) == len(fields) else [list(field) for field in fields]
+        if pa.types.is_nested(value.type) and hasattr(value, "values"):
+            return [_scalar(item) for item in value.values]
+        inner = getattr(value, "value", None)
+        return _scalar(inner) if isinstance(inner, pa.Scalar) else str(inner)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import posixpath
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,11 +65,16 @@ class _Entry:
     stamp: str
 
 
-def list_input(entry: InputConfig) -> tuple[list[File], dict[str, int]]:
+def list_input(entry: InputConfig, output: str | None = None) -> tuple[list[File], dict[str, int]]:
     """Lists one input.
 
+    Args:
+        entry: Where it lies, and what of it is wanted.
+        output: The corpus folder, which is not read again when it lies in the input.
+
     Returns:
-        The files to read, sorted by path (repositories together), and the number of other files by ending.
+        The files to read, sorted by path (repositories together), and the number of other files by ending, or by why
+        they are left alone.
 
     Raises:
         InputError: If the path does not exist, matches nothing, or holds nothing readable.
@@ -80,12 +86,16 @@ def list_input(entry: InputConfig) -> tuple[list[File], dict[str, int]]:
         raise InputError(f"{named}: {error}; install the filesystem's package, or copy the files here") from None
     fs.invalidate_cache()
     base, roots, explicit = _roots(fs, path, named)
+    own = _own_output(fs, roots[0] if explicit else base, output)
     skipped: Counter[str] = Counter()
     found: list[File] = []
     for root in roots:
         below = root[len(base) :].strip("/")
-        if _is_folder(fs, root):
-            found += _in_folder(fs, root, below, entry, skipped, named)
+        why = _why_not(fs, root, below, own)
+        if why is not None:
+            skipped[why] += 1
+        elif _is_folder(fs, root):
+            found += _in_folder(fs, root, below, entry, skipped, named, own)
         else:
             found += _choose(fs, [_entry(fs.info(root), below)], entry, skipped, explicit=explicit)
     if not found:
@@ -121,17 +131,17 @@ def _roots(fs: fsspec.AbstractFileSystem, path: str, named: str) -> tuple[str, l
 
 
 def _in_folder(
-    fs: fsspec.AbstractFileSystem, root: str, prefix: str, entry: InputConfig, skipped: Counter[str], named: str
-) -> Iterator[File]:
-    walked = _walk(fs, root, prefix, skipped, entry.exclude)
-    every = sorted((item for item in walked if not _excluded(item.below, entry.exclude)), key=lambda item: item.below)
+    fs: fsspec.AbstractFileSystem, root: str, prefix: str, entry: InputConfig, skipped: Counter[str], named: str,
+    own: str | None,
+) -> Iterator[File]:  # fmt: skip
+    every = sorted(_walk(fs, root, prefix, skipped, entry.exclude, own), key=lambda item: item.below)
     by_folder: dict[str, dict[str, _Entry]] = {}
     for item in every:
         by_folder.setdefault(posixpath.dirname(item.path), {})[_base(item.path)] = item
     datasets = {folder for folder, names in by_folder.items() if set(DATASET_FILES) <= names.keys()}
     wanted: list[_Entry] = []
     for folder in sorted(datasets):
-        wanted += _dataset_files(fs, by_folder[folder], skipped, named)
+        wanted += _dataset_files(fs, by_folder[folder], skipped, named, is_input=folder == root)
     on_hub = "hf" in _protocols(fs)
     for item in every:
         folder, name = posixpath.dirname(item.path), _base(item.path)
@@ -154,24 +164,120 @@ def _in_folder(
 
 
 def _walk(
-    fs: fsspec.AbstractFileSystem, root: str, prefix: str, skipped: Counter[str], exclude: Sequence[str]
-) -> Iterator[_Entry]:
+    fs: fsspec.AbstractFileSystem, root: str, prefix: str, skipped: Counter[str], exclude: Sequence[str],
+    own: str | None,
+) -> Iterator[_Entry]:  # fmt: skip
     """Every file below a folder. Links to folders are not followed, so that a circle of links ends."""
     if isinstance(fs, LocalFileSystem):
-        for folder, folders, names in os.walk(root):
-            folders[:] = [name for name in folders if not any(fnmatch.fnmatchcase(name, p) for p in exclude)]
-            for name in names:
-                path = posixpath.join(folder, name)
-                below = posixpath.join(prefix, posixpath.relpath(path, root))
-                try:
-                    status = os.stat(path)
-                except OSError:
-                    skipped["unreadable"] += 1
-                    continue
-                yield _Entry(path, below, status.st_size, str(status.st_mtime_ns))
+        yield from _walk_local(root, prefix, skipped, exclude, own)
         return
     for path, info in fs.find(root, detail=True).items():
-        yield _entry(info, posixpath.join(prefix, str(path)[len(root) :].lstrip("/")))
+        below = posixpath.join(prefix, str(path)[len(root) :].lstrip("/"))
+        if _excluded(below, exclude):
+            continue
+        why = _why_not(fs, str(path), below, own)
+        if why is None:
+            yield _entry(info, below)
+        else:
+            skipped[why] += 1
+
+
+def _walk_local(
+    root: str, prefix: str, skipped: Counter[str], exclude: Sequence[str], own: str | None
+) -> Iterator[_Entry]:
+    """What may be opened without surprise: regular files, links to such below the same root.
+
+    A text or source file that links elsewhere could be anybody's file. Tables of records are often links into a store
+    (the Hub's cache, DVC), and are read.
+    """
+    real_root = os.path.realpath(root)
+
+    def unreadable(error: OSError) -> None:
+        skipped["unreadable"] += 1
+
+    for folder, folders, names in os.walk(root, onerror=unreadable):
+        inside = posixpath.relpath(folder, root)
+        folders[:] = [name for name in folders if not any(fnmatch.fnmatchcase(name, p) for p in exclude)]
+        if own is not None:
+            kept = [n for n in folders if posixpath.normpath(posixpath.join(real_root, inside, n)) != own]
+            skipped["own output"] += len(folders) - len(kept)
+            folders[:] = kept
+        for name in folders:
+            path = posixpath.join(folder, name)
+            if os.path.islink(path) and not _is_below(os.path.realpath(path), real_root):
+                skipped["link outside"] += 1
+        for name in names:
+            path = posixpath.join(folder, name)
+            below = posixpath.normpath(posixpath.join(prefix, inside, name))
+            if _excluded(below, exclude):
+                continue
+            try:
+                status = os.stat(path)
+                target = os.path.realpath(path) if os.path.islink(path) else None
+            except OSError:
+                skipped["unreadable"] += 1
+                continue
+            if target is not None and not _is_below(target, real_root) and not _is_table(name):
+                skipped["link outside"] += 1
+            elif target is not None and own is not None and _is_below(target, own):
+                skipped["own output"] += 1
+            elif not stat.S_ISREG(status.st_mode):
+                skipped["not a file"] += 1
+            elif not _is_utf8(below):
+                skipped["name not UTF-8"] += 1
+            else:
+                yield _Entry(path, below, status.st_size, str(status.st_mtime_ns))
+    skipped += Counter()  # drops what was counted zero times
+
+
+def _own_output(fs: fsspec.AbstractFileSystem, place: str, output: str | None) -> str | None:
+    """Path of the corpus folder if it is on the filesystem of an input; none if the input was named inside it."""
+    if output is None:
+        return None
+    try:
+        other, path = files.filesystem(output)
+    except (ValueError, ImportError):  # to be told by who opens it
+        return None
+    if type(other) is not type(fs):
+        return None
+    if isinstance(fs, LocalFileSystem):
+        path, place = os.path.realpath(path), os.path.realpath(place)
+    path, place = path.rstrip("/"), place.rstrip("/")
+    return None if place != path and _is_below(place, path) else path
+
+
+def _why_not(fs: fsspec.AbstractFileSystem, path: str, below: str, own: str | None) -> str | None:
+    """Why a file or folder is left alone, if it is."""
+    local = isinstance(fs, LocalFileSystem)
+    if own is not None and _is_below(os.path.realpath(path) if local else path, own):
+        return "own output"
+    if not _is_utf8(below):
+        return "name not UTF-8"
+    if local:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            return "unreadable"
+        return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "not a file"
+    return None
+
+
+def _is_table(name: str) -> bool:
+    found = formats.recognise(name, "auto")
+    return found is not None and found[0] in formats.RECORDS.values()
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name can be written down: Linux allows any bytes in one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _excluded(below: str, exclude: Sequence[str]) -> bool:
@@ -187,24 +293,32 @@ def _entry(info: dict[str, Any], below: str) -> _Entry:
 
 
 def _dataset_files(
-    fs: fsspec.AbstractFileSystem, names: dict[str, _Entry], skipped: Counter[str], named: str
+    fs: fsspec.AbstractFileSystem, names: dict[str, _Entry], skipped: Counter[str], named: str, *, is_input: bool
 ) -> list[_Entry]:
-    """The Arrow files of a `save_to_disk` folder, as its `state.json` lists them."""
+    """The Arrow files of a `save_to_disk` folder, as its `state.json` lists them.
+
+    A list that is damaged or names files that are not there is an error if the folder is what the user named. Anywhere
+    below, it is counted, and every Arrow file of the folder is read by itself: one folder does not stop a thousand.
+    """
     place = posixpath.dirname(names["state.json"].path)
     remedy = "save the dataset again with `dataset.save_to_disk(…)`"
     try:
         state = json.loads(fs.cat_file(names["state.json"].path))
         listed = [posixpath.basename(item["filename"]) for item in state["_data_files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{named}: {place}/state.json cannot be read ({error!r}): {remedy}") from None
+        missing = [name for name in listed if name not in names]
+        fault = f"names files that are not there: {', '.join(missing)}" if missing else None
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        state, fault = {}, f"cannot be read ({error!r})"
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise InputError(
             f"{named}: {place} has an indices mapping (it was saved after select, shuffle or filter), so its Arrow "
             f"files do not hold the dataset's rows: call `dataset.flatten_indices()` and {remedy}"
         )
-    missing = [name for name in listed if name not in names]
-    if missing:
-        raise InputError(f"{named}: {place}/state.json names files that are not there: {', '.join(missing)}; {remedy}")
+    if fault is not None:
+        if is_input:
+            raise InputError(f"{named}: {place}/state.json {fault}; {remedy}")
+        skipped["damaged state.json"] += 1
+        listed = [name for name in names if formats.ending(name) == ".arrow"]
     for name in names:
         if name not in listed and name not in DATASET_FILES:
             skipped[formats.ending(name)] += 1

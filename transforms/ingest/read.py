@@ -14,7 +14,7 @@ from ropewalk.transforms import batches, metrics
 from ropewalk.transforms.ingest import arrow_tables, json_records, whole_files
 from ropewalk.transforms.ingest.chunks import Limits
 from ropewalk.transforms.ingest.records import Raw, Task, document_batches
-from ropewalk.transforms.ingest.rejects import Reject, reject_batch
+from ropewalk.transforms.ingest.rejects import Reject, reject_batch, unreadable
 from ropewalk.transforms.ingest.splits import Piece, Split
 from ropewalk.transforms.shards import ShardFolder
 
@@ -22,6 +22,8 @@ assert batches  # registers the coder of RecordBatch
 
 FILES_BYTES = 4 << 20
 """Bytes of small files that are read together: they share a batch."""
+PACKED_WEIGHT = 64
+"""Bytes that a packed byte counts as among them: what it holds is known only later."""
 
 
 @dataclass
@@ -80,12 +82,13 @@ def _groups(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     size = 0
     for piece in pieces:
         repository, whole = piece.file.repository, piece.file.format in whole_files.FORMATS
+        weight = piece.bytes * (PACKED_WEIGHT if piece.file.packing else 1)
         same = whole and bool(waiting) and waiting[-1].file.repository == repository
-        if waiting and not (same and (repository is not None or size + piece.bytes <= FILES_BYTES)):
+        if waiting and not (same and (repository is not None or size + weight <= FILES_BYTES)):
             yield waiting
             waiting, size = [], 0
         waiting.append(piece)
-        size += piece.bytes
+        size += weight
         if not whole:
             yield waiting
             waiting, size = [], 0
@@ -98,12 +101,16 @@ def _table_tasks(split: Split, piece: Piece, limits: Limits) -> Iterator[Task]:
     if piece.file.size == 0:
         reject = Reject("empty_file", "no bytes: was the copy complete?", piece.file.url)
         yield functools.partial(Raw.of, rejects=[reject])
-    elif form in ("jsonl", "json"):
-        yield from json_records.read_json(piece, split.input, limits)
-    elif form == "parquet":
-        yield from arrow_tables.read_parquet(piece, split.input, limits)
-    else:
-        yield from arrow_tables.read_arrow(piece, split.input, limits)
+        return
+    try:
+        if form in ("jsonl", "json"):
+            yield from json_records.read_json(piece, split.input, limits)
+        elif form == "parquet":
+            yield from arrow_tables.read_parquet(piece, split.input, limits)
+        else:
+            yield from arrow_tables.read_arrow(piece, split.input, limits)
+    except OSError as error:  # what came before it is read
+        yield functools.partial(Raw.of, rejects=[unreadable(piece.file.url, error)])
 
 
 def _finish(task: Task, *, source: str, payload_limit: int) -> Read:

@@ -9,9 +9,12 @@ from ropewalk.schemas import tables
 
 REASONS = {
     "empty_file": "the file has no bytes",
+    "unreadable_file": "the file cannot be opened, or reading it failed",
     "truncated_file": "the file ends too early; what came before the break was read",
     "damaged_file": "the file cannot be read (further)",
     "damaged_rows": "a part of the file cannot be read; the parts after it were",
+    "duplicate_column": "two columns of the file have one name",
+    "html_too_deep": "a page with too many elements inside one another",
     "oversized_record": "longer than `max_record_bytes`",
     "invalid_utf8": "not UTF-8",
     "broken_json": "not JSON",
@@ -34,6 +37,12 @@ class Reject:
     line: int | None = None
     byte_offset: int | None = None
     payload: bytes | None = None
+
+
+def unreadable(path: str, error: OSError) -> Reject:
+    """The dead letter of a file that the filesystem does not give: no permission, gone since the listing, bad disk."""
+    detail = f"{error.strerror or error or type(error).__name__}: make it readable, and run again"
+    return Reject("unreadable_file", detail, path)
 
 
 def reject_batch(rejects: Sequence[Reject], *, source: str, payload_limit: int) -> pa.RecordBatch:

@@ -44,7 +44,7 @@ class Split(BaseModel):
     pieces: tuple[Piece, ...]
     limit: int | None = None
     skipped: dict[str, int] = {}
-    """Files that were found but not read, by ending; on the first split of an input."""
+    """Files that were found but not read, by ending or reason; on the first split of an input."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Plan:
         splits: Position is the shard number.
         files: Files to be read.
         bytes: Bytes to be read, as they are stored.
-        skipped: Files that were found but not read, by ending.
+        skipped: Files that were found but not read, by ending or reason.
         listing: What the result depends on: (source, path, size, time stamp or tag) of every file.
     """
 
@@ -74,7 +74,7 @@ def plan_splits(recipe: Recipe) -> Plan:
     """
     found = []
     for entry in recipe.input:
-        listed, skipped = list_input(entry)
+        listed, skipped = list_input(entry, recipe.output)
         found.append((source_name(entry), entry, listed, skipped))
     found.sort(key=lambda item: (item[0], item[1].path, item[1].model_dump_json()))
     splits: list[Split] = []

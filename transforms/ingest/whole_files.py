@@ -2,12 +2,12 @@
 
 import functools
 import posixpath
-import re
 from collections.abc import Sequence
 
+from ropewalk.transforms.ingest import html_pages
 from ropewalk.transforms.ingest.chunks import Limits
 from ropewalk.transforms.ingest.records import Raw
-from ropewalk.transforms.ingest.rejects import Reject
+from ropewalk.transforms.ingest.rejects import Reject, unreadable
 from ropewalk.transforms.ingest.splits import Piece
 from ropewalk.transforms.ingest.streams import Stream, open_file
 
@@ -18,7 +18,6 @@ PATH_HEADER = "# {path}\n\n"
 """Stands before each file of a repository: a comment in many languages, a heading in Markdown."""
 FILE_GAP = "\n\n"
 """Stands between two files of a repository."""
-_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 
 
 def read_files(pieces: Sequence[Piece], limits: Limits) -> Raw:
@@ -50,13 +49,18 @@ def read_repository(pieces: Sequence[Piece], limits: Limits) -> Raw:
         return Raw.of(rejects=[Reject("oversized_record", f"{len(pieces)} files, {limits.oversized(size)}", folder)])
     parts: list[str] = []
     rejects: list[Reject] = []
+    size = 0  # what is packed is smaller than what it holds
     for piece in pieces:
         text = _text(piece, limits)
         if isinstance(text, Reject):
             rejects.append(text)
-        else:
-            path = piece.file.path.removeprefix(f"{name}/")
-            parts.append(PATH_HEADER.format(path=path) + text.rstrip("\n"))
+            continue
+        path = piece.file.path.removeprefix(f"{name}/")
+        parts.append(PATH_HEADER.format(path=path) + text.rstrip("\n"))
+        size += len(parts[-1].encode()) + len(FILE_GAP)
+        if size > limits.max_record_bytes + len(FILE_GAP):
+            detail = f"its {len(pieces)} files unpacked, at least {limits.oversized(size)}"
+            return Raw.of(rejects=[*rejects, Reject("oversized_record", detail, folder)])
     if not parts:
         return Raw.of(rejects=rejects)
     return Raw.of([FILE_GAP.join(parts) + "\n"], [name], [name], rejects=rejects)
@@ -65,9 +69,12 @@ def read_repository(pieces: Sequence[Piece], limits: Limits) -> Raw:
 def _text(piece: Piece, limits: Limits) -> str | Reject:
     """The text of a whole file."""
     path = piece.file.url
-    with open_file(path) as file:
-        stream = Stream(file, piece.file.packing)
-        data = stream.read(limits.max_record_bytes + 1)
+    try:
+        with open_file(path) as file:
+            stream = Stream(file, piece.file.packing)
+            data = stream.read(limits.max_record_bytes + 1)
+    except OSError as error:
+        return unreadable(path, error)
     refuse = functools.partial(Reject, path=path, line=1, byte_offset=0, payload=data[: limits.payload_limit])
     if len(data) > limits.max_record_bytes:
         return refuse("oversized_record", limits.oversized(max(len(data), piece.file.size)))
@@ -75,20 +82,18 @@ def _text(piece: Piece, limits: Limits) -> str | Reject:
         return refuse(stream.damage.reason, stream.damage.detail)
     if not data:
         return Reject("empty_file", "no bytes: was the copy complete?", path)
+    html = piece.file.format == "html"
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        declared = _CHARSET.search(data[:4096]) if piece.file.format == "html" else None
-        try:
-            text = data.decode(declared[1].decode()) if declared else ""
-        except (LookupError, UnicodeDecodeError):
-            text = ""
-        if not text:
-            line = data.count(b"\n", 0, error.start) + 1
+        declared = html_pages.decode(data) if html else None
+        if not declared:
             detail = f"{error.reason} at byte {error.start}; convert the file to UTF-8"
-            return Reject("invalid_utf8", detail, path, line, error.start, data[: limits.payload_limit])
-    if piece.file.format == "html":
-        from resiliparse.extract.html2text import extract_plain_text
-
-        text = str(extract_plain_text(text, preserve_formatting=True, main_content=True))
-    return text
+            return refuse("invalid_utf8", detail, line=data.count(b"\n", 0, error.start) + 1, byte_offset=error.start)
+        text = declared
+    if not html:
+        return text
+    plain = html_pages.plain_text(text)
+    if plain is None:
+        return refuse("html_too_deep", f"more than {html_pages.MAX_DEPTH} elements inside one another: is it a page?")
+    return plain
