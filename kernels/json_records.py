@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ropewalk.kernels.json_strings import BACKSLASHES, HIGH, ONES, copy_bytes, hex4, read64, read_only
+
 FINE, BLANK, ASK = 0, 1, 2
 """What became of a record: taken apart; nothing but white space; ask `json.loads`."""
 
@@ -23,10 +25,7 @@ ABSENT, NULL, PLAIN, ESCAPED, OTHER = 0, 1, 2, 3, 4
 
 _DEPTH = 60
 _LONGEST_NUMBER = 300
-_ONES = np.uint64(0x0101010101010101)
-_HIGH = np.uint64(0x8080808080808080)
 _QUOTES = np.uint64(0x2222222222222222)
-_BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
 _SPACES = np.uint64(0x2020202020202020)
 
 
@@ -42,38 +41,6 @@ def take_apart_reference(record: bytes, names: list[str], keep: list[bool]) -> t
         if not kept and isinstance(whole.get(name), str | None):
             rest.pop(name, None)
     return [whole.get(name) for name in names], rest
-
-
-def line_spans(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the lines of a buffer are: uint8[n] -> (starts, stops), int64[lines], line ends left out.
-
-    A last line without an end counts; nothing behind the last line end does not.
-    """
-    ends = np.empty(_count_lines(data), np.int64)
-    _find_lines(data, ends)
-    if len(data) and (len(ends) == 0 or ends[-1] != len(data) - 1):
-        ends = np.append(ends, len(data))
-    starts = np.empty_like(ends)
-    starts[:1] = 0
-    starts[1:] = ends[:-1] + 1
-    return starts, ends
-
-
-@njit(cache=True, nogil=True)
-def _count_lines(data: np.ndarray) -> int:
-    count = 0
-    for byte in data:
-        count += byte == 10
-    return count
-
-
-@njit(cache=True, nogil=True)
-def _find_lines(data: np.ndarray, ends: np.ndarray) -> None:
-    found = 0
-    for at in range(len(data)):
-        if data[at] == 10:
-            ends[found] = at
-            found += 1
 
 
 def take_apart(
@@ -102,35 +69,9 @@ def take_apart(
     rest = np.empty(int((stops - starts).sum()), np.uint8)
     rest_offsets = np.zeros(len(starts) + 1, np.int64)
     flags = np.array(keep, np.bool_)
-    data = _read_only(data)
+    data = read_only(data)
     _take_apart(data, starts, stops, name_data, name_offsets, flags, status, kinds, spans, rest, rest_offsets)
     return status, kinds, spans, rest, rest_offsets
-
-
-def unescape(data: np.ndarray, spans: np.ndarray, escaped: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Copies strings out of JSON into one column, escapes resolved.
-
-    Args:
-        data: All bytes, uint8[any].
-        spans: Where each string is, without its quotes, int64[n, 2]; its escapes are well-formed.
-        escaped: Whether it has escapes, bool[n].
-
-    Returns:
-        (values, offsets, whole): uint8[at least offsets[n]], int64[n + 1], and bool[n], false where half of a surrogate
-        pair stands alone: no UTF-8 exists for such a string, and the value is then empty.
-    """
-    values = np.empty(int((spans[:, 1] - spans[:, 0]).sum()), np.uint8)
-    offsets = np.zeros(len(spans) + 1, np.int64)
-    whole = np.ones(len(spans), np.bool_)
-    _unescape(_read_only(data), np.ascontiguousarray(spans), np.ascontiguousarray(escaped), values, offsets, whole)
-    return values, offsets, whole
-
-
-def _read_only(data: np.ndarray) -> np.ndarray:
-    # One compiled version for the bytes of a file, which are read-only, and all others.
-    view = data.view()
-    view.flags.writeable = False
-    return view
 
 
 @njit(cache=True, nogil=True)
@@ -199,7 +140,7 @@ def _members(data, at, stop, name_data, name_offsets, keep, kinds, spans, rest, 
                 leaves = data[value] == 110 and not keep[which]
         if not leaves:
             rest[out] = 123 if out == before else 44  # { or ,
-            out = _copy(data, key, key_stop, rest, out + 1)
+            out = copy_bytes(data, key, key_stop, rest, out + 1)
             rest[out] = 58
             out = _copy_compact(data, value, at, rest, out + 1)
         at = _skip(data, at, stop)
@@ -301,10 +242,10 @@ def _string(data, at, stop):  # type: ignore[no-untyped-def]
         # Eight bytes at a time while none is a quote, a backslash or below a space: a byte b of x is zero where
         # (x - 1) & ~x has its high bit; a borrow can only come from a lower byte that is itself a hit.
         while stop - at >= 8:
-            x = _read64(data, at)
-            q, b = x ^ _QUOTES, x ^ _BACKSLASHES
-            hit = ((q - _ONES) & ~q) | ((b - _ONES) & ~b) | ((x - _SPACES) & ~x)
-            if hit & _HIGH != np.uint64(0):
+            x = read64(data, at)
+            q, b = x ^ _QUOTES, x ^ BACKSLASHES
+            hit = ((q - ONES) & ~q) | ((b - ONES) & ~b) | ((x - _SPACES) & ~x)
+            if hit & HIGH != np.uint64(0):
                 break
             at += 8
         while at < stop and data[at] != 34 and data[at] != 92 and data[at] >= 32:
@@ -319,7 +260,7 @@ def _string(data, at, stop):  # type: ignore[no-untyped-def]
         byte = data[at + 1]
         at += 2
         if byte == 117:  # u
-            if stop - at < 4 or _hex4(data, at) < 0:
+            if stop - at < 4 or hex4(data, at) < 0:
                 return np.int64(-1), escaped
             at += 4
         elif not (
@@ -392,12 +333,6 @@ def _which(data, start, stop, name_data, name_offsets):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def _copy(data, start, stop, out, at):  # type: ignore[no-untyped-def]
-    out[at : at + stop - start] = data[start:stop]
-    return at + stop - start
-
-
-@njit(cache=True, nogil=True)
 def _copy_compact(data, start, stop, out, at):  # type: ignore[no-untyped-def]
     """Copies a value of checked JSON without the white space between its tokens."""
     inside = False
@@ -421,109 +356,3 @@ def _copy_compact(data, start, stop, out, at):  # type: ignore[no-untyped-def]
         at += 1
         k += 1
     return at
-
-
-@njit(cache=True, nogil=True)
-def _unescape(data, spans, escaped, values, offsets, whole) -> None:  # type: ignore[no-untyped-def]
-    out = np.int64(0)
-    for i in range(len(spans)):
-        at, stop = spans[i, 0], spans[i, 1]
-        begin = out
-        if not escaped[i]:
-            out = _copy(data, at, stop, values, out)
-        while escaped[i] and at < stop:
-            # Eight bytes at a time while none is a backslash, as in `_string`; the runs are too short for slices.
-            while stop - at >= 8:
-                b = _read64(data, at) ^ _BACKSLASHES
-                if ((b - _ONES) & ~b) & _HIGH != np.uint64(0):
-                    break
-                for k in range(8):
-                    values[out + k] = data[at + k]
-                at += 8
-                out += 8
-            while at < stop and data[at] != 92:
-                values[out] = data[at]
-                at += 1
-                out += 1
-            if at >= stop:
-                break
-            byte = data[at + 1]
-            at += 2
-            if byte == 117:  # u
-                point = _hex4(data, at)
-                at += 4
-                if 0xD800 <= point < 0xE000:
-                    low = np.int64(-1)
-                    if point < 0xDC00 and stop - at >= 6 and data[at] == 92 and data[at + 1] == 117:
-                        low = _hex4(data, at + 2)
-                    if not 0xDC00 <= low < 0xE000:
-                        whole[i] = False
-                        out = begin
-                        break
-                    point = 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00)
-                    at += 6
-                out = _utf8(point, values, out)
-                continue
-            if byte == 98:
-                byte = 8
-            elif byte == 102:
-                byte = 12
-            elif byte == 110:
-                byte = 10
-            elif byte == 114:
-                byte = 13
-            elif byte == 116:
-                byte = 9
-            values[out] = byte
-            out += 1
-        offsets[i + 1] = out
-
-
-@njit(cache=True, nogil=True)
-def _utf8(point, out, at):  # type: ignore[no-untyped-def]
-    if point < 0x80:
-        out[at] = point
-        return at + 1
-    if point < 0x800:
-        out[at], out[at + 1] = 0xC0 | point >> 6, 0x80 | point & 63
-        return at + 2
-    if point < 0x10000:
-        out[at], out[at + 1], out[at + 2] = 0xE0 | point >> 12, 0x80 | point >> 6 & 63, 0x80 | point & 63
-        return at + 3
-    out[at], out[at + 1] = 0xF0 | point >> 18, 0x80 | point >> 12 & 63
-    out[at + 2], out[at + 3] = 0x80 | point >> 6 & 63, 0x80 | point & 63
-    return at + 4
-
-
-@njit(cache=True, nogil=True)
-def _hex4(data, at):  # type: ignore[no-untyped-def]
-    """Four hex digits as a number, or -1."""
-    number = np.int64(0)
-    for k in range(4):
-        byte = np.int64(data[at + k])
-        if 48 <= byte <= 57:
-            digit = byte - 48
-        elif 97 <= byte <= 102:
-            digit = byte - 87
-        elif 65 <= byte <= 70:
-            digit = byte - 55
-        else:
-            return np.int64(-1)
-        number = number << 4 | digit
-    return number
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _read64(data, at):  # type: ignore[no-untyped-def]
-    # An unsigned index spares numba's check for negative ones, so that LLVM sees one load of eight bytes.
-    k = np.uint64(at)
-    return (
-        np.uint64(data[k])
-        | np.uint64(data[k + np.uint64(1)]) << np.uint64(8)
-        | np.uint64(data[k + np.uint64(2)]) << np.uint64(16)
-        | np.uint64(data[k + np.uint64(3)]) << np.uint64(24)
-        | np.uint64(data[k + np.uint64(4)]) << np.uint64(32)
-        | np.uint64(data[k + np.uint64(5)]) << np.uint64(40)
-        | np.uint64(data[k + np.uint64(6)]) << np.uint64(48)
-        | np.uint64(data[k + np.uint64(7)]) << np.uint64(56)
-    )

@@ -6,7 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ropewalk.kernels import json_records as kernel
+from ropewalk.kernels.json_strings import unescape
 from ropewalk.kernels.json_values import new_state, value_spans
+from ropewalk.kernels.lines import line_spans
 
 NAMES, KEEP = ["text", "id"], [False, True]
 plain = st.recursive(
@@ -20,13 +22,13 @@ objects = st.dictionaries(st.sampled_from(["text", "id", "a", "te", "texts", "é
 def take_apart(lines: list[bytes]):
     """Status, wanted strings (or kinds) and rest of each line, as Python values."""
     data = np.frombuffer(b"\n".join(lines) + b"\n", np.uint8)
-    starts, stops = kernel.line_spans(data)
+    starts, stops = line_spans(data)
     status, kinds, spans, rest, offsets = kernel.take_apart(data, starts, stops, NAMES, KEEP)
     found = []
     for i in range(len(starts)):
         strings = []
         for which in range(len(NAMES)):
-            value, ends, whole = kernel.unescape(data, spans[i, which : which + 1], kinds[i, which : which + 1] == 3)
+            value, ends, whole = unescape(data, spans[i, which : which + 1], kinds[i, which : which + 1] == 3)
             strings.append(
                 value[: ends[1]].tobytes() if whole[0] and kinds[i, which] in (kernel.PLAIN, kernel.ESCAPED) else None
             )
@@ -112,7 +114,7 @@ def test_strings_of_every_length_end_where_they_end(length):
 @pytest.mark.parametrize("half", [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800x", r"\udc00\ud800", r"\ud800\n"])
 def test_half_a_surrogate_pair_is_not_whole(half):
     data = np.frombuffer(half.encode(), np.uint8)
-    assert not kernel.unescape(data, np.array([[0, len(data)]]), np.array([True]))[2][0]
+    assert not unescape(data, np.array([[0, len(data)]]), np.array([True]))[2][0]
 
 
 def spans(data: bytes, cuts: list[int]) -> list[bytes]:

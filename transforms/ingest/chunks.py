@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ropewalk.kernels.json_records import line_spans
 from ropewalk.kernels.json_values import DEPTH, IN_ARRAY, IN_STRING, START, new_state, value_spans
+from ropewalk.kernels.lines import line_spans
 from ropewalk.transforms.ingest.rejects import Reject
 from ropewalk.transforms.ingest.streams import Stream
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ropewalk.kernels import json_records as kernel
+from ropewalk.kernels.json_strings import unescape
 from ropewalk.schemas.recipe import InputConfig
 from ropewalk.transforms.ingest.chunks import Chunk, Limits, line_chunks, value_chunks
 from ropewalk.transforms.ingest.records import Raw, Task
@@ -76,7 +77,7 @@ def parse_chunk(chunk: Chunk, entry: InputConfig, path: str, limits: Limits) -> 
         kind = kinds[:, which]
         taken = fine & np.isin(kind, wanted)
         places = np.where(taken[:, None], spans[:, which], 0)
-        values, offsets, whole = kernel.unescape(chunk.data, places, taken & (kind == kernel.ESCAPED))
+        values, offsets, whole = unescape(chunk.data, places, taken & (kind == kernel.ESCAPED))
         return _strings(values, offsets, taken & whole), whole
 
     texts, text_whole = column(text, *_STRING)
