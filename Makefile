@@ -29,7 +29,7 @@ demo: $(READY)  ## Walk this machine's Python sources and docs from documents to
 	$(BIN)/ropewalk demo
 
 test: $(READY)  ## Run the tests
-	$(BIN)/pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## Run the tests that take minutes or many processes
 	$(BIN)/pytest -m "slow and not gpu" $(PYTEST_ARGS)

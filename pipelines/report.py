@@ -5,7 +5,6 @@ until shown otherwise, so every value that reaches the page passes `charts.visib
 (nothing runs).
 """
 
-import datetime
 import importlib.metadata
 import importlib.resources
 import json
@@ -148,12 +147,15 @@ class _Page:
     rejects: Rejects
     recipe: dict[str, Any] | None
 
+    def _finished(self) -> list[StageManifest]:
+        return [self.manifest.ingest, *self.stages.columns.values(), *self.stages.layouts.values()]
+
     def fields(self) -> dict[str, Any]:
         levels = self.funnel()
         return {
             "name": charts.clip(self.url.rstrip("/").rsplit("/", 1)[-1] or self.url, 80),
             "url": self.url,
-            "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "finished": max(stage.run.finished for stage in self._finished()),
             "version": importlib.metadata.version("ropewalk"),
             "manifest": self.manifest,
             "documents": self.documents,

@@ -78,8 +78,8 @@ class ShardFolder:
         return rows, size
 
     def read(self, shard: int) -> Iterator[pa.RecordBatch]:
-        """Batches of a finished shard."""
-        yield from files.open_arrow(self.path(shard))
+        """Batches of a finished shard, those with rows."""
+        yield from (batch for batch in files.open_arrow(self.path(shard)) if batch.num_rows)
 
     def clear_unfinished(self) -> None:
         """Removes what a killed process left: temporary files, heartbeats, shards without a record of this key."""
