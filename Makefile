@@ -32,7 +32,7 @@ test: $(READY)  ## Run the tests
 	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## Run the tests that take minutes or many processes
-	$(BIN)/pytest -m "slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: lint types  ## Lint, formatting, types, layers
 	$(BIN)/pytest -q tests/test_layers.py tests/test_packaging.py -m "not slow"
