@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from ropewalk.schemas import recipe
+from ropewalk.schemas.settings import models_in
 
 PAGE = Path(__file__).resolve().with_name("recipes.md")
 BEGIN, END = "<!-- settings: written by docs/settings.py -->", "<!-- end of settings -->"
@@ -25,13 +26,6 @@ def sections() -> dict[str, type[BaseModel]]:
         for model in models_in(field.annotation):
             found[name] = model
     return found
-
-
-def models_in(kind: Any) -> list[type[BaseModel]]:
-    """The models inside an annotation such as `tuple[PackConfig, ...] | Literal[False]`."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [kind]
-    return [model for inner in typing.get_args(kind) for model in models_in(inner)]
 
 
 def kind_of(annotation: Any) -> str:

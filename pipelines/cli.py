@@ -134,7 +134,7 @@ def report(
 ) -> None:
     """Write the corpus' `report.html` again."""
     from ropewalk.pipelines.report import write_report
-    from ropewalk.transforms import files
+    from ropewalk.schemas import files
 
     with _failures(debug):
         kept = files.read_bytes(files.join(directory, "recipe.json"))

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from ropewalk.pipelines import walk
 from ropewalk.pipelines.jobs import Engine, Job
+from ropewalk.schemas import files
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import STAGES, Recipe, RecipeError
-from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 
 REPORT_VERSION = 1

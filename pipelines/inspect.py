@@ -10,8 +10,8 @@ from rich.rule import Rule
 from rich.table import Table
 
 from ropewalk.pipelines.terminal import clean, shown
+from ropewalk.schemas import files
 from ropewalk.schemas.recipe import RecipeError
-from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 
 SHOWN_CHARS = 600

@@ -20,10 +20,10 @@ from ropewalk.pipelines import charts, report_data
 from ropewalk.pipelines.report_data import Documents, Histogram, Rejects, Stages
 from ropewalk.pipelines.report_map import Map, collect_map
 from ropewalk.pipelines.report_sequences import Layout, collect_layout, fill_texts, wanted_ids
+from ropewalk.schemas import files
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest
 from ropewalk.schemas.recipe import RecipeError, parse_recipe
 from ropewalk.schemas.tables import COLUMNS
-from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import CorpusDir
 
 REASONS = 12

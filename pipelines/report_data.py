@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ropewalk.schemas import tables
+from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest
 from ropewalk.schemas.recipe import parse_recipe
-from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import ALIVE_COLUMNS, CorpusDir
 
 SAMPLE = 4000

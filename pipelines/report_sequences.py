@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from ropewalk.pipelines.report_data import COSINE_EDGES, Histogram, SizeCounts
 from ropewalk.pipelines.report_map import fetch
+from ropewalk.schemas import files
 from ropewalk.schemas.manifest import StageManifest
-from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.vectors import to_matrix
 

@@ -10,10 +10,9 @@ from pydantic import BaseModel
 
 from ropewalk.pipelines import measure
 from ropewalk.pipelines.jobs import Engine, Job
-from ropewalk.schemas import tables
+from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import Run, Shard, StageManifest, add_counters, fingerprint
 from ropewalk.schemas.recipe import STAGES, Recipe, source_name
-from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.shards import ShardFolder
 

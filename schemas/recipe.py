@@ -1,26 +1,21 @@
 """The recipe: what to read and how each stage is set. Frozen; unknown keys are refused with a suggestion."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from ropewalk.schemas import settings
+from ropewalk.schemas.settings import RecipeError, Settings
+
+__all__ = ["STAGES", "Recipe", "RecipeError", "load_recipe", "parse_recipe", "source_name"]
 
 STAGES = ("ingest", "filter", "dedup", "tokenize", "embed", "cluster", "order", "pack", "report")
 """The walk, in order. Every stage but ingest can be switched off in a recipe with `stage: false`."""
 
 
-class RecipeError(ValueError):
-    """A recipe that cannot be run; the message names file, field, value and remedy."""
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class InputConfig(_Settings):
+class InputConfig(Settings):
     """One input: files, folders or datasets that share a source name."""
 
     path: str
@@ -45,7 +40,7 @@ class InputConfig(_Settings):
     """Of two copies otherwise equal, the one from the source with the higher priority is kept."""
 
 
-class IngestConfig(_Settings):
+class IngestConfig(Settings):
     """Reading records into the row space."""
 
     shard_bytes: int = Field(default=64 << 20, ge=1 << 10)
@@ -58,7 +53,7 @@ class IngestConfig(_Settings):
     """At most so many documents of every input, for a quick try."""
 
 
-class FilterConfig(_Settings):
+class FilterConfig(Settings):
     """Which documents take part in the later stages."""
 
     min_chars: int = Field(default=50, ge=0)
@@ -73,7 +68,7 @@ class FilterConfig(_Settings):
         return self
 
 
-class DedupConfig(_Settings):
+class DedupConfig(Settings):
     """Exact and near duplicates. The S-curve of the bands is 1 - (1 - s^rows)^bands."""
 
     near: bool = True
@@ -88,7 +83,7 @@ class DedupConfig(_Settings):
     """Smallest exact Jaccard similarity of shingle sets for which two documents count as copies."""
 
 
-class TokenizeConfig(_Settings):
+class TokenizeConfig(Settings):
     """Text to token ids."""
 
     tokenizer: str = "auto"
@@ -97,14 +92,14 @@ class TokenizeConfig(_Settings):
     """Append the tokenizer's end-of-text token to every document."""
 
 
-class EmbedConfig(_Settings):
+class EmbedConfig(Settings):
     """Document vectors."""
 
     embedder: Literal["lexical"] = "lexical"
     """`lexical`: hashed TF-IDF, randomly projected; needs no model."""
 
 
-class ClusterConfig(_Settings):
+class ClusterConfig(Settings):
     """Spherical k-means; bounds how many documents are compared with each other."""
 
     size: int = Field(default=1000, ge=1)
@@ -123,7 +118,7 @@ class ClusterConfig(_Settings):
         return self
 
 
-class OrderConfig(_Settings):
+class OrderConfig(Settings):
     """The similarity order: In-Context Pretraining's greedy path, short segments dissolved."""
 
     neighbours: int = Field(default=10, ge=1, le=256)
@@ -132,7 +127,7 @@ class OrderConfig(_Settings):
     """Segments of the path with fewer documents are dissolved into their neighbours' places; 0: paper-faithful."""
 
 
-class PackConfig(_Settings):
+class PackConfig(Settings):
     """One layout of training sequences."""
 
     layout: Literal["in_context", "concat", "random"] = "in_context"
@@ -151,7 +146,7 @@ class PackConfig(_Settings):
         return f"{self.layout}-{self.length}"
 
 
-class Recipe(_Settings):
+class Recipe(Settings):
     """A whole walk. Every stage runs with its defaults unless it is set, or switched off with `false`."""
 
     output: str
@@ -233,72 +228,9 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
     Raises:
         RecipeError: The file is missing, no YAML, or has an unknown key or a wrong value.
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe. `ropewalk demo` shows one at work") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with `input` and `output`, got {type(document).__name__}")
-    for name, value in (overrides or {}).items():
-        _set(document, name, value, str(path))
-    return parse_recipe(document, name=str(path))
+    return settings.load(Recipe, path, overrides)
 
 
 def parse_recipe(document: dict[str, Any], *, name: str = "recipe") -> Recipe:
     """Validates a recipe given as plain data; see `load_recipe`."""
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        faults = error.errors()
-        # `stage: false` is the second choice of a union: its complaint only repeats the first one's.
-        faults = [f for f in faults if f["type"] != "literal_error" or f["ctx"]["expected"] != "False"] or faults
-        raise RecipeError("\n".join(_explain(name, fault) for fault in faults)) from None
-
-
-def _set(document: dict[str, Any], dotted: str, value: Any, name: str) -> None:
-    *parents, last = dotted.split(".")
-    here: Any = document
-    for part in parents:
-        if isinstance(here, list):
-            if not part.isdigit() or int(part) >= len(here):
-                raise RecipeError(f"{name}: --set {dotted}: {part!r} is not one of the {len(here)} entries")
-            here = here[int(part)]
-            continue
-        if not isinstance(here.get(part), dict | list):
-            here[part] = {}
-        here = here[part]
-    if isinstance(here, list):
-        if not last.isdigit() or int(last) >= len(here):
-            raise RecipeError(f"{name}: --set {dotted}: {last!r} is not one of the {len(here)} entries")
-        here[int(last)] = value
-    else:
-        here[last] = value
-
-
-def _explain(name: str, fault: Any) -> str:
-    place = [str(part) for part in fault["loc"] if not _is_tag(part)]
-    field = ".".join(place) or "recipe"
-    if fault["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(place[-1], _known_keys(place[:-1]), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_known_keys(place[:-1]))}"
-        return f"{name}: {field}: unknown setting; {hint}"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    shown = "" if fault["type"] in ("missing", "value_error") else f" (got {fault['input']!r})"
-    return f"{name}: {field}: {message}{shown}"
-
-
-def _is_tag(part: Any) -> bool:
-    return isinstance(part, str) and (part.endswith("Config") or part.startswith(("literal", "tuple", "function")))
-
-
-def _known_keys(place: list[str]) -> list[str]:
-    models: dict[str, type[BaseModel]] = {
-        "": Recipe, "input": InputConfig, "ingest": IngestConfig, "filter": FilterConfig, "dedup": DedupConfig,
-        "tokenize": TokenizeConfig, "embed": EmbedConfig, "cluster": ClusterConfig, "order": OrderConfig,
-        "pack": PackConfig,
-    }  # fmt: skip
-    return list(models.get(place[0] if place else "", Recipe).model_fields)
+    return settings.parse(Recipe, document, name=name)

@@ -10,10 +10,9 @@ import pytest
 from ropewalk.pipelines import measure
 from ropewalk.pipelines.jobs import Engine
 from ropewalk.pipelines.walk import Step, run_step, steps
-from ropewalk.schemas import tables, testing
+from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import Recipe
-from ropewalk.transforms import files
 from ropewalk.transforms import shards as shards_module
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.shards import ShardFolder

@@ -7,7 +7,20 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "triton", "vllm", "faiss", "transformers", "datasets", "tokenizers", "gguf", "huggingface_hub")
+HEAVY = (
+    "torch",
+    "triton",
+    "vllm",
+    "faiss",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "gguf",
+    "huggingface_hub",
+    "httpx",
+    "openvino",
+    "openvino_genai",
+)
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys

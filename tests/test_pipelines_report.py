@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 
 from ropewalk.pipelines import report, report_data, report_map, report_sequences
-from ropewalk.schemas import tables, testing
+from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.tables import COLUMNS
-from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.shards import ShardFolder
 

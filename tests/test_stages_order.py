@@ -7,9 +7,8 @@ import pyarrow as pa
 import pytest
 
 from ropewalk.pipelines.jobs import Engine
-from ropewalk.schemas import tables, testing
+from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.recipe import parse_recipe
-from ropewalk.transforms import files
 from ropewalk.transforms.ranks import RANKED, AlignRanks, Spans, chain, length_row, mean_pair_similarity
 from ropewalk.transforms.shards import ShardFolder
 

@@ -8,11 +8,10 @@ import pytest
 from ropewalk.pipelines.jobs import Engine
 from ropewalk.pipelines.stages import cluster as cluster_stage
 from ropewalk.pipelines.stages import tokenize as tokenize_stage
-from ropewalk.schemas import testing
+from ropewalk.schemas import files, testing
 from ropewalk.schemas.recipe import TokenizeConfig, parse_recipe
 from ropewalk.transforms import cluster as clustering
 from ropewalk.transforms import embed as embedding
-from ropewalk.transforms import files
 
 WALK = ("filter", "tokenize", "embed", "cluster")
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from ropewalk.schemas import tables, testing
+from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.address import of_rows
-from ropewalk.transforms import batches, files
+from ropewalk.transforms import batches
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.gather import Gather
 from ropewalk.transforms.shards import ShardFolder

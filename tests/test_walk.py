@@ -12,8 +12,8 @@ import datasets
 import pytest
 
 from ropewalk.pipelines import corpus, measure
+from ropewalk.schemas import files
 from ropewalk.schemas.recipe import Recipe, parse_recipe
-from ropewalk.transforms import files
 
 RECIPE = {
     "ingest": {"shard_bytes": 40_000},

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.kernels import kmeans
-from ropewalk.schemas import tables
-from ropewalk.transforms import files, sampling, vectors
+from ropewalk.schemas import files, tables
+from ropewalk.transforms import sampling, vectors
 
 _VECTOR = tables.EMBED.field("vector").type
 CENTROIDS = pa.schema(

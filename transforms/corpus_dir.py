@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ropewalk.schemas import address
+from ropewalk.schemas import address, files
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest
-from ropewalk.transforms import files
 
 DOCUMENTS = "documents"
 ALIVE_COLUMNS = {"filter": "passed", "dedup": "keep"}

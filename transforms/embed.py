@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.kernels import grid, lexical
-from ropewalk.schemas import tables
-from ropewalk.transforms import files, sampling, utf8, vectors
+from ropewalk.schemas import files, tables
+from ropewalk.transforms import sampling, utf8, vectors
 from ropewalk.transforms.tokenize import alive_rows
 
 FREQUENCIES = pa.schema([pa.field("bucket", pa.uint32(), False), pa.field("documents", pa.uint32(), False)])

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.schemas import address
-from ropewalk.transforms import files
+from ropewalk.schemas import address, files
 from ropewalk.transforms.corpus_dir import CorpusDir
 
 OPEN_SHARDS = 64

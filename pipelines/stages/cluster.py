@@ -15,9 +15,10 @@ import pyarrow as pa
 from ropewalk.kernels import kmeans
 from ropewalk.pipelines.jobs import Job
 from ropewalk.pipelines.walk import Context, Jobs
+from ropewalk.schemas import files
 from ropewalk.schemas.manifest import fingerprint
 from ropewalk.transforms import cluster as clustering
-from ropewalk.transforms import files, sampling
+from ropewalk.transforms import sampling
 from ropewalk.transforms.map_shards import MapShards
 from ropewalk.transforms.shards import ShardFolder
 

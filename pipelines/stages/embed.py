@@ -12,8 +12,9 @@ import numpy as np
 from ropewalk.kernels.lexical import BUCKETS
 from ropewalk.pipelines.jobs import Job
 from ropewalk.pipelines.walk import Context, Jobs
+from ropewalk.schemas import files
 from ropewalk.transforms import embed as embedding
-from ropewalk.transforms import files, sampling
+from ropewalk.transforms import sampling
 from ropewalk.transforms.map_shards import MapShards
 
 VERSION = 1

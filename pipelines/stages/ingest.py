@@ -9,10 +9,9 @@ import apache_beam as beam
 
 from ropewalk.pipelines.jobs import Engine, Job
 from ropewalk.pipelines.walk import Watch, discard, run_jobs, sweep
-from ropewalk.schemas import tables
+from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import CorpusManifest, Run, Shard, StageManifest, add_counters, fingerprint
 from ropewalk.schemas.recipe import Recipe
-from ropewalk.transforms import files
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.ingest.read import WriteSplits, number_splits
 from ropewalk.transforms.ingest.splits import Plan

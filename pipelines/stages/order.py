@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from ropewalk.pipelines.jobs import Job
 from ropewalk.pipelines.walk import Context, Jobs
-from ropewalk.schemas import tables
+from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import add_counters
-from ropewalk.transforms import files, ranks
+from ropewalk.transforms import ranks
 from ropewalk.transforms.folders import KeyPending
 from ropewalk.transforms.gather import Gather
 from ropewalk.transforms.map_shards import ReadShards, WriteGroups

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from ropewalk.schemas import files
 from ropewalk.schemas.recipe import InputConfig
-from ropewalk.transforms import files
 from ropewalk.transforms.ingest.chunks import Limits
 from ropewalk.transforms.ingest.json_columns import as_strings, json_objects, not_utf8
 from ropewalk.transforms.ingest.records import BATCH_BYTES, BATCH_ROWS, Raw, Task

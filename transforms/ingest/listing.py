@@ -15,8 +15,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict
 
+from ropewalk.schemas import files
 from ropewalk.schemas.recipe import InputConfig, RecipeError
-from ropewalk.transforms import files
 from ropewalk.transforms.ingest import formats
 
 STAMPS = ("mtime", "ETag", "etag", "LastModified", "last_modified", "updated", "blob_id", "created")

@@ -7,7 +7,7 @@ from typing import IO, Any
 import zstandard
 from fsspec.implementations.local import LocalFileSystem
 
-from ropewalk.transforms import files
+from ropewalk.schemas import files
 
 GZIP_STEP = 256 << 10
 """Packed bytes unpacked at a time."""

@@ -1,0 +1,1 @@
+"""Engines: what a request is sent to, one file each."""

@@ -1,0 +1,1 @@
+"""Guards: what must not become a training row."""

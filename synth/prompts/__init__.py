@@ -1,0 +1,1 @@
+"""Prompts: where writing tasks come from, and what they ask for."""

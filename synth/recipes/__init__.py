@@ -1,0 +1,1 @@
+"""Recipes: one way of making rows, one file each."""
