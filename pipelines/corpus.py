@@ -12,6 +12,7 @@ from ropewalk.pipelines.jobs import Engine, Job
 from ropewalk.schemas import files
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import STAGES, Recipe, RecipeError
+from ropewalk.transforms import shards
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 
 REPORT_VERSION = 1
@@ -146,11 +147,11 @@ def _run(recipe: Recipe, engine: Engine, begin: int, end: int, force: bool, watc
             if manifest is None:
                 raise RecipeError(f"--from {first}: {name} has no up-to-date result: use --from {state.step.stage}")
         elif manifest is not None and not force:
-            walk.sweep(files.join(corpus.url, state.step.folder))
+            shards.sweep(files.join(corpus.url, state.step.folder))
             watcher.fresh(name, manifest)
         else:
             if force:
-                walk.discard(files.join(corpus.url, state.step.folder))
+                shards.discard(files.join(corpus.url, state.step.folder))
             watcher.begin(name, laid)
             manifest = walk.run_step(
                 state.step, recipe, corpus, engine, manifests, key=state.key, reads=state.reads, watch=watcher.job
@@ -188,7 +189,7 @@ def _drop_stale(corpus: CorpusDir, laid: CorpusManifest) -> None:
         for name in files.names(files.join(corpus.url, group)):
             manifest = corpus.stage_manifest(f"{group}/{name}")
             if manifest is not None and manifest.reads.get(DOCUMENTS) != laid.content:
-                walk.discard(files.join(corpus.url, group, name))
+                shards.discard(files.join(corpus.url, group, name))
 
 
 def _report(recipe: Recipe, watcher: Watcher, key: str, force: bool) -> str:

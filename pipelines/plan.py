@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ropewalk.pipelines import corpus, walk
-from ropewalk.pipelines.terminal import shown
+from ropewalk.pipelines.terminal import shown, size
 from ropewalk.schemas.recipe import Recipe
 from ropewalk.transforms.corpus_dir import CorpusDir
 
@@ -72,13 +72,13 @@ def show_plan(recipe: Recipe, console: Console) -> None:
         documents = laid.rows
         text = sum(shard.counters.get("text-bytes", shard.bytes) for shard in laid.shards)
         console.print(
-            f"{documents:,} documents, {_size(text)} of text in {len(laid.shards)} shards ({shown(recipe.output)})"
+            f"{documents:,} documents, {size(text)} of text in {len(laid.shards)} shards ({shown(recipe.output)})"
         )
     else:
         text = splits.bytes
         documents = max(1, text // BYTES_PER_DOCUMENT)
         guess = f"estimated {documents:,} documents in {len(splits.splits)} shards"
-        console.print(f"{splits.files:,} input files, {_size(text)}; {guess}")
+        console.print(f"{splits.files:,} input files, {size(text)}; {guess}")
     states: dict[str, corpus.State] = {}
     if ingested and laid is not None:
         opened = CorpusDir.open(recipe.output)
@@ -89,10 +89,10 @@ def show_plan(recipe: Recipe, console: Console) -> None:
     for name, cost in costs(recipe, documents, text).items():
         state = _state(name, ingested, states, folder, recipe)
         passes = max(1, -(-cost.shuffled // (recipe.memory_mb << 20)))
-        shuffled = (_size(cost.shuffled), str(passes)) if cost.shuffled else ("", "")
+        shuffled = (size(cost.shuffled), str(passes)) if cost.shuffled else ("", "")
         done = state == "up to date"
         table.add_row(
-            name, state, _size(cost.read), shuffled[0], _size(cost.written), shuffled[1], style="dim" if done else ""
+            name, state, size(cost.read), shuffled[0], size(cost.written), shuffled[1], style="dim" if done else ""
         )
     console.print(table)
     console.print(f"A pass of a local shuffle holds at most {recipe.memory_mb} MB (`memory_mb`). Nothing was run.")
@@ -108,11 +108,3 @@ def _state(name: str, ingested: bool, states: dict[str, corpus.State], folder: C
         return "up to date"
     step = next(step for step in walk.steps(recipe) if step.name == name)
     return "runs again: settings or inputs changed" if folder.stage_manifest(step.folder) else "runs"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1000
-    raise AssertionError

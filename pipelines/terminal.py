@@ -1,4 +1,4 @@
-"""Text from anyone, made fit for a terminal: no control codes, no markup."""
+"""Values made fit for a terminal: text from anyone without control codes or markup, sizes in words."""
 
 from rich.markup import escape
 
@@ -11,3 +11,12 @@ def clean(text: str) -> str:
 def shown(text: object) -> str:
     """A value as it can stand in rich markup."""
     return escape(clean(str(text)))
+
+
+def size(count: float) -> str:
+    """A number of bytes, in words."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    raise AssertionError

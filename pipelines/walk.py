@@ -14,7 +14,7 @@ from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import Run, Shard, StageManifest, add_counters, fingerprint
 from ropewalk.schemas.recipe import STAGES, Recipe, source_name
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
-from ropewalk.transforms.shards import ShardFolder
+from ropewalk.transforms.shards import ShardFolder, sweep
 
 Jobs = Generator[Job, None, dict[str, Any]]
 """A stage's jobs, one after the other: code between two of them may read what the first one wrote. Returns facts."""
@@ -180,15 +180,3 @@ def run_jobs(
     files.write_bytes(files.join(last.target.url, "stage.json"), manifest.model_dump_json(indent=1).encode())
     sweep(last.target.url)
     return manifest
-
-
-def discard(folder: str) -> None:
-    """Removes a stage's folder, its manifest first: half a folder must not pass for a finished one."""
-    files.remove(files.join(folder, "stage.json"))
-    files.remove(folder)
-
-
-def sweep(folder: str) -> None:
-    """Removes what a finished stage no longer needs; a run that was killed just here left it behind."""
-    for name in {"_work", "_shards"} & set(files.names(folder)):
-        files.remove(files.join(folder, name))

@@ -18,7 +18,9 @@ class RecipeError(ValueError):
 class Settings(BaseModel):
     """Base of every settings model: frozen, no unknown keys, the docstring under a field is its documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )  # JSON has no infinity; its name is read back as the number
 
 
 def load(model: type[M], path: str | Path, overrides: dict[str, Any] | None = None) -> M:

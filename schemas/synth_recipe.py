@@ -17,6 +17,8 @@ class PromptsConfig(Settings):
     `corpus.json`), whose kept documents become writing tasks."""
     source: str | None = None
     """Name of the source; default: derived from the path."""
+    format: Literal["auto", "jsonl", "json", "parquet", "arrow", "text", "html", "code"] = "auto"
+    """How to read the files; `auto` goes by the ending of each name. A text file is one prompt."""
     prompt: str = "prompt"
     """Field that holds the task."""
     id: str = "id"
@@ -125,7 +127,7 @@ class SynthRecipe(Settings):
     """The way of writing and its settings: a name (`agentwrite`, `direct`), or a mapping with `name`."""
     engine: EngineConfig = EngineConfig()
     judge: EngineConfig | None = None
-    """Who judges quality, where the way of writing asks for it; default: the engine itself."""
+    """Who judges quality, where the way of writing asks for it; set like `engine`; default: the engine itself."""
     sampling: SamplingConfig = SamplingConfig()
     generation: GenerationConfig = GenerationConfig()
     guards: dict[str, float] = Field(default_factory=dict)

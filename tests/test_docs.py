@@ -10,7 +10,8 @@ import typer.main
 import yaml
 
 from ropewalk.pipelines import cli
-from ropewalk.schemas import recipe
+from ropewalk.schemas import recipe, synth_recipe
+from ropewalk.synth.recipes import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,12 +29,16 @@ def test_settings_page_is_up_to_date():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "recipes.md"], ids=lambda page: page.name)
-def test_recipes_shown_are_valid(page):
-    shown = blocks(page, "yaml")
+@pytest.mark.parametrize("name", ["README.md", "docs/recipes.md", "docs/synthesis.md"])
+def test_recipes_shown_are_valid(name):
+    shown = [yaml.safe_load(text) for text in blocks(ROOT / name, "yaml")]
     assert shown
-    for text in shown:
-        recipe.parse_recipe(yaml.safe_load(text), name=page.name)
+    for document in shown:
+        if "prompts" in document:
+            parsed = synth_recipe.parse_synth_recipe(document, name=name)
+            load.load(parsed.recipe)
+        else:
+            recipe.parse_recipe(document, name=name)
 
 
 def test_readme_names_every_stage_command_and_option():

@@ -13,9 +13,9 @@ from apache_beam.testing.util import assert_that
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ropewalk.schemas import gguf, tables, testing
 from ropewalk.schemas import smollm2 as smollm2_file
-from ropewalk.schemas import tables, testing
-from ropewalk.transforms import gguf, tokenizer_files
+from ropewalk.transforms import tokenizer_files
 from ropewalk.transforms import tokenizers as ours
 from ropewalk.transforms.tokenize import Tokenize, tokenize
 from ropewalk.transforms.tokenizers import ByteTokenizer, JsonTokenizer, TokenizerError, TokenizerSource, cut

@@ -224,3 +224,15 @@ def write_dataset_files(url: str, schema: pa.Schema, shards: list[Shard], key: s
     }
     files.write_bytes(files.join(url, "dataset_info.json"), json.dumps(info, indent=2).encode())
     files.write_bytes(files.join(url, "state.json"), json.dumps(state, indent=2).encode())
+
+
+def discard(folder: str) -> None:
+    """Removes a stage's folder, its manifest first: half a folder must not pass for a finished one."""
+    files.remove(files.join(folder, "stage.json"))
+    files.remove(folder)
+
+
+def sweep(folder: str) -> None:
+    """Removes what a finished stage no longer needs; a run that was killed just here left it behind."""
+    for name in {"_work", "_shards"} & set(files.names(folder)):
+        files.remove(files.join(folder, name))

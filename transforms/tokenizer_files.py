@@ -12,9 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ropewalk.schemas import files
+from ropewalk.schemas import files, gguf
 from ropewalk.schemas import smollm2 as smollm2_file
-from ropewalk.transforms import gguf
 from ropewalk.transforms.tokenizers import ByteTokenizer, JsonTokenizer, Tokenizer, TokenizerError, TokenizerSource
 
 SMOLLM2_FINGERPRINT = "6dddd0ad0e215eb6f9379fd409800e4562d65bac206e9d3aef02a48969303d78"

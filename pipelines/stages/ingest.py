@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from ropewalk.pipelines.jobs import Engine, Job
-from ropewalk.pipelines.walk import Watch, discard, run_jobs, sweep
+from ropewalk.pipelines.walk import Watch, run_jobs
 from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import CorpusManifest, Run, Shard, StageManifest, add_counters, fingerprint
 from ropewalk.schemas.recipe import Recipe
@@ -16,7 +16,7 @@ from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.ingest.read import WriteSplits, number_splits
 from ropewalk.transforms.ingest.splits import Plan
 from ropewalk.transforms.ingest.splits import plan_splits as plan_splits
-from ropewalk.transforms.shards import ShardFolder
+from ropewalk.transforms.shards import ShardFolder, discard, sweep
 
 VERSION = 1
 REJECTS = "rejects/ingest"
