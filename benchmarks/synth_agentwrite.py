@@ -36,10 +36,10 @@ from ropewalk.synth.trace import trace
 HERE = Path(__file__).resolve().parent
 TASKS = HERE / "writing_tasks.jsonl"
 AGENTWRITE = {
-    "name": "agentwrite", "plan": "outline", "section_words": 120, "min_paragraph": 40, "context_words": 120,
+    "name": "agentwrite", "plan": "outline", "section_words": 100, "min_paragraph": 50, "context_words": 0,
     "cut_sentences": True,
 }  # fmt: skip
-SAMPLING = {"temperature": 0.7, "top_p": 0.95, "extra": {"no_repeat_ngram_size": 8}}
+SAMPLING = {"temperature": 0.7, "min_p": 0.1, "repetition_penalty": 1.1}
 
 
 def recipe_of(way: dict[str, Any], output: Path, args: argparse.Namespace) -> SynthRecipe:
@@ -115,7 +115,7 @@ def raw_speed(recipe: SynthRecipe, requests: list[tuple[Request, int]]) -> float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--attempts", type=int, default=3)
+    parser.add_argument("--attempts", type=int, default=5)
     parser.add_argument("--model", default=None, help="another GGUF or OpenVINO model; default: SmolLM2-135M")
     parser.add_argument("--scratch", type=Path, default=HERE.parent / "build" / "bench-synth")
     parser.add_argument("--results", type=Path, default=HERE / "results")

@@ -1,12 +1,13 @@
 """datatrove's InferenceRunner and Ropewalk over the same rows, against the same HTTP server: see `synth_scheduler.py`.
 
-The server has 16 slots; a request takes one for 2 ms a token, as many tokens as the prompt orders. It keeps the time
-from its first request to its last answer and how long slots were taken, so that nobody's start-up counts. Clients run
-one after the other in processes of their own, in separate folders, with their request caches on.
+The server has 16 slots; a request takes one for 0.1 s a simulated token, 1.1 s a paragraph, as many tokens as its
+prompt orders. The server keeps the time from its first request to its last answer and how long slots were taken, so
+nobody's start-up counts. Clients run one after the other in processes of their own, with their request caches on disk.
 """
 
 import asyncio
 import json
+import resource
 import subprocess
 import tempfile
 import time
@@ -22,7 +23,7 @@ from ropewalk.synth.recipe import Ask, Prompt, Sample
 from ropewalk.synth.testing import NoGuards, no_loop
 
 SLOTS = 16
-TOKEN_SECONDS = 0.002
+TOKEN_SECONDS = 0.1
 HERE = Path(__file__).resolve().parent
 
 
@@ -116,6 +117,7 @@ async def _ropewalk(rows: dict[str, list[int]], url: str, folder: str) -> None:
 async def _measure(*command: str) -> dict[str, Any]:
     """Runs a client, which gets the URL of a fresh server as its last word; what the server saw."""
     fake = Server()
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, limit=1 << 24)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -125,7 +127,13 @@ async def _measure(*command: str) -> dict[str, Any]:
             raise SystemExit(f"{command} ended with {client.returncode}\n{output.decode()[-3000:]}")
     seconds = fake.last - fake.first
     share = fake.busy / (seconds * SLOTS)
-    return {"requests": fake.requests, "seconds": round(seconds, 2), "busy-share": round(share, 4)}
+    cpu = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+    return {
+        "requests": fake.requests,
+        "seconds": round(seconds, 2),
+        "busy-share": round(share, 4),
+        "client_cpu-seconds": round(cpu, 1),
+    }
 
 
 def compare(peer: Path, python: str, rows: dict[str, list[int]]) -> dict[str, Any]:
@@ -143,7 +151,7 @@ def compare(peer: Path, python: str, rows: dict[str, list[int]]) -> dict[str, An
             found[name] = asyncio.run(_measure(*command))
     version = "import importlib.metadata as m; print(m.version('datatrove'))"
     return {
-        "what": f"real time against one HTTP server: {SLOTS} slots, {TOKEN_SECONDS * 1e3:.0f} ms a token",
+        "what": f"real time against one HTTP server: {SLOTS} slots, {TOKEN_SECONDS:g} s a simulated token",
         "rows": len(rows),
         "datatrove": subprocess.run([peer, "-c", version], capture_output=True, text=True).stdout.strip(),
         "clients": found,

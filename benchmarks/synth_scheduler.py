@@ -4,11 +4,12 @@
     .venv/bin/python benchmarks/synth_scheduler.py --peer /path/to/venv/with/datatrove/bin/python
 
 500 rows shaped like AgentWrite's: a plan, then 2 to 50 paragraphs one after the other, each request with the text so
-far. The same calls, from the same recipe to the same engine, are executed in three ways:
+far. The same calls, from the same recipe to the same engine, are executed in four ways:
 
     ours            `Generation.run`
     batches         as many rows at once as there are slots; the next batch when the last row of it has ended
     stage by stage  all plans, then all first paragraphs, then all second ones, ...
+    both            batches, and each of them stage by stage: a chain of batch calls, such as Beam's RunInference
 
 The engine is `echo`: sequences are decoded in step, a step of n sequences takes a + b n seconds; reading a prompt holds
 up the batch, but for what a prefix cache of the size of the KV cache still holds of it. Two machines: `local` has the
@@ -16,7 +17,7 @@ figures measured for SmolLM2-135M with OpenVINO on 2 cores; `gpu` is an assumpti
 since no GPU was here to measure. The KV cache holds 24,576 tokens a slot, the longest row; `tight` is `gpu` with 8,192,
 where not all slots can be used. One simulated token stands for 40, with 40 times its latency.
 
-With `--peer`, datatrove's InferenceRunner and Ropewalk also run 60 of the rows against one and the same HTTP server on
+With `--peer`, datatrove's InferenceRunner and Ropewalk also run 40 of the rows against one and the same HTTP server on
 this machine, in real time with short latencies, both with their caches on disk; the server keeps the time, from the
 first request to the last answer.
 """
@@ -56,7 +57,8 @@ MACHINES = {
     "gpu": {"step_seconds": 0.008, "sequence_step_seconds": 0.00007, "prompt_token_seconds": 0.00005},
 }
 MACHINES["tight"] = MACHINES["gpu"]
-WAYS = ("ours", "batches", "stage by stage")
+PEER_ROWS = 40
+WAYS = ("ours", "batches", "stage by stage", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,12 +147,12 @@ def simulate(way: str, machine: str, slots: int, rows: dict[str, Shape]) -> dict
 
     async def run() -> float:
         groups = [prompts]
-        if way == "batches":
+        if way in ("batches", "both"):
             groups = [prompts[start : start + slots] for start in range(0, len(prompts), slots)]
         cache = MemoryCache()
         for group in groups:
             steps = {prompt.id: 1 + len(rows[prompt.id].paragraphs) for prompt in group}
-            barriers = Barriers(steps) if way == "stage by stage" else None
+            barriers = Barriers(steps) if way in ("stage by stage", "both") else None
             generation = Generation(
                 Writing(rows, barriers), engine, cache, config, guards=NoGuards(), find_loop=no_loop
             )
@@ -222,7 +224,7 @@ def main() -> None:
         result["peer"] = synth_peer.compare(
             args.peer,
             sys.executable,
-            {name: [shape.plan, *shape.paragraphs] for name, shape in list(rows.items())[:60]},
+            {name: [shape.plan, *shape.paragraphs] for name, shape in list(rows.items())[:PEER_ROWS]},
         )
         print(json.dumps(result["peer"], indent=2))
     args.results.parent.mkdir(parents=True, exist_ok=True)

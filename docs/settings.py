@@ -13,6 +13,8 @@ from pydantic_core import PydanticUndefined
 
 from ropewalk.schemas import recipe, synth_recipe
 from ropewalk.schemas.settings import models_in
+from ropewalk.synth.guards import table as table_of_guards
+from ropewalk.synth.recipes import load
 
 FOLDER = Path(__file__).resolve().parent
 PAGES: dict[str, type[BaseModel]] = {"recipes.md": recipe.Recipe, "synthesis.md": synth_recipe.SynthRecipe}
@@ -53,8 +55,11 @@ def bounds_of(metadata: list[Any]) -> str:
     least = next((m.ge for m in metadata if getattr(m, "ge", None) is not None), None)
     most = next((m.le for m in metadata if getattr(m, "le", None) is not None), None)
     below = next((m.lt for m in metadata if getattr(m, "lt", None) is not None), None)
-    parts = [f"from {least}" if least is not None else "", f"to {most}" if most is not None else ""]
-    parts.append(f"below 2^{below.bit_length() - 1}" if below is not None else "")
+    above = next((m.gt for m in metadata if getattr(m, "gt", None) is not None), None)
+    parts = [f"from {least}" if least is not None else "", f"above {above}" if above is not None else ""]
+    parts.append(f"to {most}" if most is not None else "")
+    if below is not None:
+        parts.append(f"below 2^{below.bit_length() - 1}" if isinstance(below, int) and below > 1 else f"below {below}")
     return "".join(f", {part}" if i == 0 else f" {part}" for i, part in enumerate(filter(None, parts)))
 
 
@@ -99,11 +104,41 @@ def settings(whole: type[BaseModel]) -> str:
     return "\n\n".join(parts)
 
 
+def guards() -> str:
+    """The table of guards."""
+    lines = ["| guard | refuses | English | Chinese | looked at in | from words | value from |", "|---" * 7 + "|"]
+    scopes = {"any": "paragraphs and the whole", "whole": "the whole"}
+    for g in table_of_guards.GUARDS:
+        sign = "above" if g.direction == "most" else "below"
+        flag = g.source == "flag" or g.name == "loop"
+        cells = ["any", "", ""] if flag else [sign, f"{g.en:g}", f"{g.zh:g}"]
+        cells = [f"`{g.name}`", *cells, scopes[g.scope], str(g.min_words or ""), g.source]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ways() -> str:
+    """The settings of every way of writing."""
+    parts = []
+    for name in load.names():
+        model = type(load.load({"name": name}))
+        parts += [f"### `{name}`", " ".join((model.__doc__ or "").split()), table(model, {"name"})]
+    return "\n\n".join(parts)
+
+
+def between(page: str, begin: str, end: str, text: str) -> str:
+    """A page with what lies between two marks written anew; unchanged if it has no such marks."""
+    if begin not in page:
+        return page
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}"
+
+
 def render(page: str, whole: type[BaseModel]) -> str:
     """The page with its tables written anew."""
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{settings(whole)}\n\n{END}{after}"
+    page = between(page, BEGIN, END, settings(whole))
+    page = between(page, "<!-- guards: written by docs/settings.py -->", "<!-- end of guards -->", guards())
+    return between(page, "<!-- ways: written by docs/settings.py -->", "<!-- end of ways -->", ways())
 
 
 def main() -> int:

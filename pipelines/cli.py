@@ -65,9 +65,12 @@ def demo(
     settings: Settings = None,
     workers: Workers = 1,
     force: Force = False,
+    no_synth: Annotated[
+        bool, typer.Option("--no-synth", help="Leave out the part where a small model writes.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """The whole walk on documents every machine has: Python's own library and the installed packages."""
+    """The whole walk on documents every machine has, then a small model that writes a few texts on this CPU."""
     from ropewalk.pipelines import demo as example
     from ropewalk.schemas.recipe import load_recipe
 
@@ -76,6 +79,8 @@ def demo(
         console.print(f"The recipe is [bold]{shown(written)}[/]: change it and `ropewalk run {shown(written)}`.")
         loaded = load_recipe(written, _overrides(settings, limit))
         _walk(loaded, workers, "local", context.args, "ingest", "report", force, debug)
+    if not no_synth:
+        synth_cli.demo(output, force=force, debug=debug)
 
 
 @app.command()

@@ -133,6 +133,7 @@ class _Worker:
     def __init__(self, recipe: str) -> None:
         self.recipe, self.users = recipe, 0
         self.ended = False
+        self._under_way: dict[tuple[str, str], asyncio.Future[Row]] = {}
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="generate", daemon=True).start()
         try:
@@ -161,8 +162,14 @@ class _Worker:
         await self._generation.start()
 
     async def _make(self, prompt: Prompt) -> Row:
+        """A bundle that is tried again finds the rows of its first try still under way, and waits for them."""
+        name = (prompt.id, prompt.prompt)
+        task = self._under_way.get(name)
+        if task is None:
+            task = self._under_way[name] = asyncio.ensure_future(self._generation.make(prompt))
+            task.add_done_callback(lambda _: self._under_way.pop(name))
         try:
-            return await self._generation.make(prompt)
+            return await asyncio.shield(task)
         except Stopped:
             self.ended = True
             raise

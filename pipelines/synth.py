@@ -28,6 +28,7 @@ from ropewalk.synth.engine import Engine, EngineInfo
 from ropewalk.synth.engines.load import load as load_engine
 from ropewalk.synth.generation import Generation, Stopped
 from ropewalk.synth.guards.check import Guards
+from ropewalk.synth.guards.table import guards as resolved_guards
 from ropewalk.synth.recipe import Recipe
 from ropewalk.synth.recipes.load import load as load_recipe
 from ropewalk.transforms.shards import discard, sweep
@@ -122,20 +123,20 @@ def run_key(recipe: SynthRecipe, way: Recipe, prompts_key: str) -> str:
         {
             "version": VERSION,
             "prompts": prompts_key,
-            "recipe": [way.version, recipe.recipe],
+            "recipe": [way.version, way.model_dump(mode="json")],
             "engines": [_engine_key(config) for config in (recipe.engine, recipe.judge) if config is not None],
             "sampling": recipe.sampling.model_dump(mode="json"),
             "generation": recipe.generation.model_dump(mode="json", exclude={"window_rows"}),
-            "guards": recipe.guards,
+            "guards": [asdict(guard) for guard in resolved_guards(recipe.guards)],
             "license": recipe.license,
             "seed": recipe.seed,
         }
     )
 
 
-def shards_key(key: str, info: EngineInfo) -> str:
-    """Fingerprint a shard of rows carries: the run's, and the identity of the model that answered."""
-    return fingerprint([key, info.model, info.revision, info.template])
+def shards_key(key: str, *engines: EngineInfo | None) -> str:
+    """Fingerprint a shard of rows carries: the run's, and the identity of the models that wrote and judged."""
+    return fingerprint([key, *([info.model, info.revision, info.template] for info in engines if info is not None)])
 
 
 @dataclass
@@ -156,37 +157,36 @@ class _Run:
         cache = RequestCache.open(self.recipe.cache_url)
         generation = Generation(self.way, self.engine, cache, self.recipe, judge=self.judge, guards=self.guards)
         self._interrupts = 0
-        stopped: str | None = None
+        complete, stopped = False, ""
         with measure.Meter() as meter, self._signals(generation):
             self.watcher.starting(self.recipe.engine)
             try:
                 self.info = await generation.start()
-                tables = self._begin()
+                tables = self._begin(generation.judge_info)
                 generation.telemetry.total_rows = self.prompts.rows - self.finished
                 self.watcher.begin(self.info, self.prompts.rows, self.finished)
                 if not self._interrupts:
                     await self._make(generation, tables)
+                    complete = True
             except Stopped as end:
                 stopped = end.reason
             finally:
                 await generation.close()
                 await cache.close()
-        if self._interrupts:
-            return Outcome(interrupted=True)
-        if stopped is not None:
-            return Outcome(stopped=stopped)
+        if not complete:
+            return Outcome(interrupted=True) if self._interrupts else Outcome(stopped=stopped)
         manifest = self._finish(tables, meter)
         self.watcher.end(manifest)
         return Outcome(manifest)
 
-    def _begin(self) -> SynthTables:
+    def _begin(self, judge: EngineInfo | None) -> SynthTables:
         """From here on the folder is this run's: what an earlier one with other settings left is removed."""
         output = self.recipe.output
         files.remove(files.join(output, MANIFEST))
         _keep_recipe(self.recipe)
         for table in ("sft", "rejects") if self.force else ():
             discard(files.join(output, table))
-        tables = SynthTables(output, self.prompts, shards_key(self.key, self.info))
+        tables = SynthTables(output, self.prompts, shards_key(self.key, self.info, judge))
         self.finished = tables.begin()
         return tables
 
@@ -194,29 +194,33 @@ class _Run:
         """Makes all rows, and writes each shard once its rows are there."""
         ticking = asyncio.create_task(self._tick(generation))
         try:
-            async for row in generation.run(tables.pending()):
-                shard = tables.add(row.prompt.id, row.sft, row.reject)
-                if shard is not None:
-                    await asyncio.to_thread(tables.write, shard)
+            async with contextlib.aclosing(generation.run(tables.pending())) as rows:
+                async for row in rows:
+                    shard = tables.add(row.prompt.id, row.sft, row.reject)
+                    if shard is not None:
+                        await asyncio.to_thread(tables.write, shard)
         finally:
             ticking.cancel()
             await asyncio.wait([ticking])
-            self._write_metrics(generation)
+            await self._write_metrics(generation)
 
     async def _tick(self, generation: Generation) -> None:
         while True:
-            self._write_metrics(generation)
+            await self._write_metrics(generation)
             await asyncio.sleep(METRICS_SECONDS)
 
-    def _write_metrics(self, generation: Generation) -> None:
+    async def _write_metrics(self, generation: Generation) -> None:
+        """Live figures for whoever looks. A run does not end because they cannot be written."""
         self.metrics = {
             "engine": asdict(self.info),
+            "judge": None if generation.judge_info is None else asdict(generation.judge_info),
             "prompts": {"rows": self.prompts.rows, "finished-before-rows": self.finished},
             **generation.telemetry.snapshot(),
+            "engine_stats": self.engine.stats(),
         }
-        files.write_bytes(
-            files.join(self.recipe.output, METRICS), json.dumps(self.metrics, indent=1, ensure_ascii=False).encode()
-        )
+        data = json.dumps(self.metrics, indent=1, ensure_ascii=False).encode()
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(files.write_bytes, files.join(self.recipe.output, METRICS), data)
         self.watcher.tick(self.metrics)
 
     @contextlib.contextmanager

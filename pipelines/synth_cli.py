@@ -9,6 +9,12 @@ from ropewalk.pipelines.failures import EXIT_FAILURE, EXIT_INTERRUPTED, console,
 from ropewalk.pipelines.terminal import shown
 
 KEPT = "Every finished request is in the cache"
+REMEDIES = {
+    "tokens": "The budget is that of one run; `--budget-tokens` sets another. ",
+    "money": "The budget is that of one run; `--budget-money` sets another. ",
+    "errors": "See what the server says of these requests, or lower `engine.max_sequences`. ",
+}
+"""What to do, by why a run stopped."""
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file with `prompts`.")]
 Settings = Annotated[
@@ -59,6 +65,24 @@ def synth(
             run(loaded, force=force)
 
 
+def demo(output: Path, *, force: bool, debug: bool) -> None:
+    """The synthesis part of the demo: a small model writes a few short texts on this CPU, if it is installed."""
+    from ropewalk.pipelines import demo as example
+    from ropewalk.pipelines.recipe_files import load_synth
+
+    missing = example.missing_for_synth()
+    if missing is not None:
+        console.print(f"A small model could write on this CPU as well: [bold]{shown(missing)}[/], and the demo again.")
+        return
+    with failures(debug, kept=KEPT):
+        written = example.write_synth_recipe(output)
+        console.print(
+            f"Now a model of 135 million parameters writes, by [bold]{shown(written)}[/]. "
+            "Its text is a demonstration, not training data; the guards refuse some of it."
+        )
+        run(load_synth(written, {}), force=force)
+
+
 def run(recipe: Any, *, force: bool = False) -> None:
     """Makes the rows of a recipe, shows how it goes, and ends the process unless all of them are there."""
     from ropewalk.pipelines import synth as synthesis
@@ -73,7 +97,8 @@ def run(recipe: Any, *, force: bool = False) -> None:
         raise typer.Exit(EXIT_INTERRUPTED)
     if outcome.stopped is not None:
         errors.print(f"[bold red]stopped[/] {shown(outcome.stopped)}", highlight=False)
-        errors.print(f"{KEPT}: the same command goes on from here.")
+        remedy = REMEDIES.get(outcome.stopped.split(":")[0], "")
+        errors.print(f"{remedy}{KEPT}: the same command goes on from here.", highlight=False)
         raise typer.Exit(EXIT_FAILURE)
 
 

@@ -110,7 +110,8 @@ class SynthInspector:
         if info is None:
             raise RecipeError(f"{self.url}: no engine has answered in this run yet, so there is nothing to trace")
         recipe, cache = load(self.recipe.recipe), RequestCache.open(self.recipe.cache_url)
-        events = asyncio.run(events_of(prompt, recipe, cache, info, self.recipe))
+        judge = synth_manifest.read_engine(self.url, "judge")
+        events = asyncio.run(events_of(prompt, recipe, cache, info, self.recipe, judge=judge))
         self.console.print(Rule(shown(f"trace of prompt {prompt.id} · {address}"), align="left"))
         for event in events:
             self._event(event)

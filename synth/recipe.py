@@ -186,6 +186,14 @@ class Ask(Protocol):
             Reject: Attempts, tokens or time of the row are used up, or the request cannot succeed.
         """
 
+    def keep(self, step: str, attempt: int) -> None:
+        """Tells that a refused try was taken after all, in part or whole: the row's provenance then shows its requests.
+
+        Args:
+            step: The step whose `ask` was rejected.
+            attempt: Which of its tries, `Try.reply.attempt`.
+        """
+
     def guard(self, text: str, *, language: str, prompt: str = "", whole: bool = False) -> dict[str, float]:
         """Measures a text and refuses it if a guard fires; meant to be called inside `accept`.
 
@@ -221,6 +229,9 @@ class Recipe(Protocol):
     @property
     def version(self) -> int:
         """See the class."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """Its settings, defaults filled in: pydantic's."""
 
     def expected_tokens(self, prompt: Prompt) -> int:
         """Likely generated tokens of the whole row: rows that take longest start first."""

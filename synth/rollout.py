@@ -16,8 +16,8 @@ from ropewalk.synth.engine import Completion, FinishReason
 AskSegment = Callable[[int, int, tuple[int, ...], str], Awaitable[Completion]]
 """(segment, most tokens, ids generated so far, text so far) to the completion of that segment."""
 
-FindLoop = Callable[[Sequence[int]], Any]
-"""Whether the end of these tokens (or bytes) is a loop: something, or None."""
+FindLoop = Callable[[Sequence[int] | str], Any]
+"""Whether the end of these tokens, or of this text where no tokens are known, is a loop: something, or None."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ async def roll_out(
                 return rolled
             if rolled.num_tokens == before.num_tokens:  # the context is used up
                 return replace(rolled, starved=not before.finish_reasons)
-            if find_loop is not None and find_loop(rolled.token_ids or rolled.text.encode("utf-8", "replace")):
+            if find_loop is not None and find_loop(rolled.token_ids or rolled.text):
                 return replace(rolled, finish_reasons=(*rolled.finish_reasons[:-1], "repetition"))
     return rolled
 

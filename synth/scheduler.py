@@ -66,6 +66,8 @@ class Scheduler:
         self.in_flight = 0
         self.tokens_in_flight = 0
         self._limits = limits
+        if limits is not None:
+            limits.listeners.append(self._pump)
         self._on_change = on_change
         self._heap: list[tuple[int, int, int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
@@ -166,6 +168,9 @@ class Scheduler:
         try:
             on_admit()
             completion = await self.engine.generate(request)
+            if completion.finish_reason in ("abort", "error"):
+                detail = f"the engine ended the request: {completion.stop_reason or 'no reason given'}"
+                raise RequestError(completion.finish_reason, detail, transient=True)
             self._record(None)
             self._keep(arrival, order, completion.usage.prompt + completion.usage.generated, loop.time() - began)
             return completion
@@ -240,8 +245,9 @@ class Scheduler:
         self.in_flight -= 1
         self.tokens_in_flight -= prompt_tokens + expected_tokens
         if self._limits is not None:
-            self._limits.settle(prompt_tokens, expected_tokens, completion)
-        self._pump()
+            self._limits.settle(prompt_tokens, expected_tokens, completion)  # pumps
+        else:
+            self._pump()
 
     def _keep(self, number: int, order: int, tokens: int, seconds: float) -> None:
         if self._loop is not None and self.stopped is None:

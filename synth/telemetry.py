@@ -144,7 +144,9 @@ class Telemetry:
         cost = cost_of(usage, self._price)
         self.money += cost
         self._recent.append((self._clock(), usage.generated))
-        row = self._rows[event.row]
+        while self._recent[0][0] < self._recent[-1][0] - _RECENT_SECONDS:
+            self._recent.popleft()
+        row = self._row(event.row)
         row.fresh += usage.generated
         row.money += cost
         row.undecided[event.step] = row.undecided.get(event.step, 0) + usage.generated
@@ -153,7 +155,7 @@ class Telemetry:
         assert event.completion is not None
         self.requests["cached"] += 1
         self.tokens["replayed"] += event.completion.usage.generated
-        self._rows[event.row].from_cache = True
+        self._row(event.row).from_cache = True
 
     def _on_retried(self, event: Event) -> None:
         self.requests["retried"] += 1
@@ -164,11 +166,11 @@ class Telemetry:
         self.failures[event.reason] += 1
 
     def _on_accepted(self, event: Event) -> None:
-        self._rows[event.row].undecided.pop(event.step, None)
+        self._row(event.row).undecided.pop(event.step, None)
 
     def _on_refused(self, event: Event) -> None:
         self.refused[event.reason] += 1
-        tokens = self._rows[event.row].undecided.pop(event.step, 0)
+        tokens = self._row(event.row).undecided.pop(event.step, 0)
         kept = float(event.facts.get("kept-chars", 0)) / max(1, len(event.text))
         self._waste(event.row, round(tokens * (1 - kept)))
 
@@ -179,16 +181,20 @@ class Telemetry:
     def _on_rejected(self, event: Event) -> None:
         self.rows["rejected"] += 1
         self.rejected[event.reason] += 1
-        row = self._rows[event.row]
+        row = self._row(event.row)
         self._waste(event.row, row.fresh - row.wasted)
         self._end(event)
 
+    def _row(self, name: str) -> _Row:
+        """The row of this name; two at once with the same name share it: counts may err, a row may not fail by them."""
+        return self._rows.setdefault(name, _Row())
+
     def _waste(self, name: str, tokens: int) -> None:
         self.tokens["wasted"] += tokens
-        self._rows[name].wasted += tokens
+        self._row(name).wasted += tokens
 
     def _end(self, event: Event) -> None:
-        row = self._rows.pop(event.row)
+        row = self._rows.pop(event.row, _Row())
         self._finished_expected += row.expected
         if not row.from_cache:
             self._fresh_expected += row.expected

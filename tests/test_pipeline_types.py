@@ -18,8 +18,11 @@ from apache_beam.coders import coders, typecoders
 from apache_beam.pipeline import PipelineVisitor
 
 from ropewalk.pipelines import corpus, jobs, stages
+from ropewalk.pipelines.generate import Generate
 from ropewalk.schemas import testing
 from ropewalk.schemas.recipe import parse_recipe
+from ropewalk.schemas.synth_recipe import parse_synth_recipe
+from ropewalk.schemas.synthesis import PROMPTS
 from ropewalk.transforms import batches
 
 BEAMS_OWN = "/ReshufflePerKey/"
@@ -109,6 +112,16 @@ def test_every_pcollection_is_typed(looked_at, stage):
 
 def test_no_job_escapes(looked_at):
     assert set(looked_at) == set(STAGES)
+
+
+def test_generation_is_typed(tmp_path):
+    settings = parse_synth_recipe({"output": str(tmp_path), "prompts": "x", "engine": "echo"})
+    pipeline = beam.Pipeline(runner=jobs.LOCAL_RUNNER)
+    found = pipeline | beam.Create([pa.RecordBatch.from_pylist([], schema=PROMPTS)]) | Generate(settings)
+    visitor = Untyped()
+    pipeline.visit(visitor)
+    assert visitor.looked_at > 2 and visitor.found == []
+    assert {found[tag].element_type for tag in ("sft", "rejects")} == {pa.RecordBatch}
 
 
 def test_untyped_outputs_are_found():

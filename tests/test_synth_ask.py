@@ -246,7 +246,7 @@ def test_the_clean_beginning_is_continued():
     assert run(ask, accept=accept) == "one two three"
     assert [(r.generated_text, r.attempt, r.sampling.max_tokens) for r in engine.asked] == [
         ("", 0, 100),
-        ("one two", 1, 98),
+        ("one two", 1, 99),  # four bytes a token
     ]
     ask, engine, _ = make(["one two bad bad", " three"], info={"continues": False})
     assert run(ask, accept=accept) == " three"
@@ -387,3 +387,46 @@ def test_guards_and_notes():
     assert events[2].facts["words"] == 1.0
     ask.note("plan", "reconciled", words=3)
     assert (events[-1].kind, events[-1].reason, events[-1].facts) == ("note", "reconciled", {"words": 3})
+
+
+def test_an_answer_that_fills_the_context_ends_as_length_and_that_is_remembered():
+    """The prompt was not too long: it had room for the first segment."""
+
+    def script(request):
+        if request.segment:
+            return RequestError("prompt_too_long", "no room", transient=False)
+        return reply("w " * 10, "length")
+
+    cache = MemoryCache()
+    for asked in (4, 0):
+        ask, engine, _ = make(script, cache=cache, generation={"segment_tokens": 16, "attempts": 2})
+        assert rejected(ask).reason == "length"
+        assert len(engine.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("<think>\nHow long?\n</think>\n\nThe tea is green.", "The tea is green."),
+        ("How long? Short.</think>The tea is green.", "The tea is green."),
+        ("The tea is green.", "The tea is green."),
+    ],
+)
+def test_thoughts_are_no_part_of_the_answer(answer, text):
+    ask, _, _ = make([reply(answer, ids=(1, 2, 3))])
+    replies = []
+    assert run(ask, accept=lambda r: replies.append(r) or r.text) == text
+    assert replies[0].token_ids == ((1, 2, 3) if answer == text else ())
+
+
+def test_thoughts_without_an_end_are_no_answer():
+    ask, _, _ = make(["<think> and so on"] * 3)
+    assert rejected(ask).reason == "empty"
+
+
+def test_a_refused_try_that_is_kept_shows_in_the_provenance():
+    ask, _, _ = make([reply("a", "stop"), reply("b", "stop")], generation={"attempts": 2})
+    reject = rejected(ask, accept=refuse())
+    assert ask.account.accepted == {"write": ()}
+    ask.keep("write", reject.tries[1].reply.attempt)
+    assert ask.account.accepted == {"write": ("stop",)} and ask.account.engines == {"e 1"}

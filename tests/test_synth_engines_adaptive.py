@@ -1,13 +1,13 @@
 """The limiter against simulated servers, on a clock that jumps from event to event."""
 
 import asyncio
-import selectors
 from collections.abc import Coroutine
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ropewalk.synth import virtual_time
 from ropewalk.synth.engines.adaptive import (
     BACKOFF_LIMIT_SECONDS,
     DECREASE,
@@ -18,29 +18,9 @@ from ropewalk.synth.engines.adaptive import (
 )
 
 
-class _Clock(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only when nothing else is left to do."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        selector = selectors.DefaultSelector()
-        select = selector.select
-
-        def jump(timeout: float | None = None):
-            assert timeout is not None, "everything waits for nothing: a lost wake-up"
-            self.now += timeout
-            return select(0)
-
-        selector.select = jump
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.now
-
-
 def simulate(coroutine: Coroutine):
-    with asyncio.Runner(loop_factory=_Clock) as runner:
-        return runner.run(asyncio.wait_for(coroutine, 1e7))
+    """Runs it in virtual time; a lost wake-up ends in a `TimeoutError`."""
+    return virtual_time.run(asyncio.wait_for(coroutine, 1e7))
 
 
 class Server:

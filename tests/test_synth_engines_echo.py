@@ -3,7 +3,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropewalk.schemas.synth_recipe import EngineConfig
@@ -18,6 +18,7 @@ def request(text="Write.", *, row="r", step="write", **sampling):
     return Request(row, step, (Message("user", text),), Sampling(**settings))
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab .\n\t汉字，。é")))
 def test_tokens_joined_are_the_text_and_a_cut_between_them_changes_none(text):
     tokens = echo.split(text)
@@ -27,6 +28,7 @@ def test_tokens_joined_are_the_text_and_a_cut_between_them_changes_none(text):
             assert echo.split("".join(tokens[:at])) == tokens[:at]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.sampled_from(["Write.", "写一篇关于长江的文章"]), st.booleans())
 def test_continuing_goes_on_with_the_same_stream(size, text, token_ids):
     engine = EchoEngine(EchoOptions(tokens=90, token_ids=token_ids))

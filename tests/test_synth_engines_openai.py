@@ -13,6 +13,7 @@ import pytest
 
 from ropewalk.schemas.settings import RecipeError
 from ropewalk.schemas.synth_recipe import EngineConfig
+from ropewalk.synth import virtual_time
 from ropewalk.synth.engine import Completion, EngineDead, Message, Repetition, Request, RequestError, Sampling, Usage
 from ropewalk.synth.engines import adaptive, fault_server, load
 from ropewalk.synth.engines.fault_server import Fault, FaultPlan, FaultServer, text_of
@@ -224,7 +225,7 @@ def test_each_fault_has_its_name_and_the_next_request_goes_well(name, reason, tr
 
 def test_slow_answers_are_waited_for():
     with FaultServer(FaultPlan(at={1: Fault(fault="slow")})).running() as server:
-        got = ask(server, request(), first_token_seconds=5, idle_seconds=5)
+        got = ask(server, request(), first_token_seconds=60, idle_seconds=60)
     assert got.text == text_of(expected(request()))
 
 
@@ -409,7 +410,7 @@ class _Slow(httpx.AsyncByteStream):
 
 
 def answered(response: Callable[[], httpx.Response], asked: Request | None = None, **options) -> Completion:
-    """What the engine makes of one response."""
+    """What the engine makes of one response, in virtual time."""
 
     async def main() -> Completion:
         def handle(http_request: httpx.Request) -> httpx.Response:
@@ -426,7 +427,7 @@ def answered(response: Callable[[], httpx.Response], asked: Request | None = Non
         finally:
             await engine.close()
 
-    return asyncio.run(main())
+    return virtual_time.run(main())
 
 
 def events(*data: object, end: str = "data: [DONE]\n\n") -> Callable[[], httpx.Response]:
@@ -611,13 +612,14 @@ def test_time_limits_scale_with_the_tokens_asked_for():
     def slow(*pieces: bytes | float) -> Callable[[], httpx.Response]:
         return lambda: httpx.Response(200, headers=headers, stream=_Slow(*pieces))
 
-    options = {"first_token_seconds": 0.5, "idle_seconds": 0.3, "tokens_per_second": 100.0}
-    steady = [part for _ in range(8) for part in (data, 0.15)]
+    options = {"first_token_seconds": 50.0, "idle_seconds": 30.0, "tokens_per_second": 2.0}
+    steady = [part for _ in range(8) for part in (data, 15.0)]
     assert answered(slow(*steady, end), request(max_tokens=10_000), **options).text == "x" * 8 + "y"
+    assert answered(slow(49.0, data, 29.0, end), request(max_tokens=100), **options).text == "xy"
     for pieces, tokens in (
-        ((0.9, data, end), 10_000),  # no first token
-        ((data, 0.9, end), 10_000),  # silence
-        ((*steady, end), 10),  # 10 tokens may take 0.5 + 0.1 s
+        ((51.0, data, end), 10_000),  # no first token
+        ((data, 31.0, end), 10_000),  # silence
+        ((*steady, end), 10),  # 10 tokens may take 50 + 10 / 2 s
     ):
         with pytest.raises(RequestError) as fault:
             answered(slow(*pieces), request(max_tokens=tokens), **options)

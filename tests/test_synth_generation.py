@@ -331,3 +331,52 @@ def test_a_busy_judge_holds_up_new_rows():
     rows, reason = virtual_time.run(collect(generation, prompts(100)))
     assert reason is None and len(rows) == 100 and recipe.most < 24
     assert all(row.sft["engine"] == "echo 1" for row in rows.values())
+
+
+@pytest.mark.parametrize("token_ids", [True, False])
+def test_long_answers_go_on_over_seams_with_the_real_loop_detector(token_ids):
+    """Engines that only speak text too: what is looked at is then the text."""
+    options = EchoOptions(step_seconds=0.01, tokens=700, token_ids=token_ids)
+    whole, cut = (
+        Generation(
+            Chain(),
+            EchoEngine(options, max_sequences=8),
+            MemoryCache(),
+            parse_synth_recipe(
+                {"output": "o", "prompts": "p", "engine": "echo", "sampling": {"temperature": 0}} | settings
+            ),
+            guards=NoGuards(),
+        )
+        for settings in ({}, {"generation": {"segment_tokens": 130}})
+    )
+    found = []
+    for generation in (whole, cut):
+        rows, reason = virtual_time.run(collect(generation, prompts(6)))
+        assert reason is None
+        found.append({id: row.sft and row.sft["messages"] or row.reject["reason"] for id, row in rows.items()})
+    assert found[0] == found[1]
+    assert "recipe_error" not in found[0].values()
+
+
+def test_two_rows_of_one_id_at_once_are_both_made():
+    """Beam tries a bundle again while its rows are still under way."""
+
+    async def twice():
+        generation = make()
+        await generation.start()
+        made = await asyncio.gather(generation.make(prompts(4)[3]), generation.make(prompts(4)[3]))
+        await generation.close()
+        return made
+
+    first, second = virtual_time.run(twice())
+    assert first.sft is not None and first == second
+
+
+def test_faults_of_the_requests_themselves_do_not_trip_the_breaker():
+    """They are not cached: a resumed run meets all of them, and little else."""
+    generation = make(
+        engine=EchoEngine(EchoOptions(step_seconds=0.01, permanent=0.9), max_sequences=8),
+        limits={"error_window": 10, "error_share": 0.5},
+    )
+    rows, reason = virtual_time.run(collect(generation, prompts(60)))
+    assert reason is None and len(rows) == 60

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropewalk.schemas.synth_recipe import LimitsConfig, PriceConfig
@@ -32,6 +32,7 @@ def test_money_stops_the_run():
     assert not limits.admit(0, 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100), st.booleans()), max_size=80), st.integers(1, 400))
 def test_tokens_pass_the_limit_by_no_more_than_answers_pass_their_expectation(jobs, limit):
     limits = Limits(LimitsConfig(tokens=limit))
@@ -55,6 +56,7 @@ def test_tokens_pass_the_limit_by_no_more_than_answers_pass_their_expectation(jo
     assert (limits.exhausted is not None) == (spent >= limit)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=80), st.integers(10, 20), st.floats(0.1, 1))
 def test_breaker_against_a_plain_window(outcomes, window, share):
     limits = Limits(LimitsConfig(error_window=window, error_share=share))

@@ -1,5 +1,4 @@
 import random
-import time
 
 import pytest
 from hypothesis import given
@@ -160,16 +159,14 @@ def test_any_text_has_a_sound_length_or_none(text: str) -> None:
         assert length is None or length.kind in Kind
 
 
-def test_time_is_linear_in_the_task() -> None:
+def test_long_hostile_tasks_come_to_an_end() -> None:
+    # With a backtracking pattern of quadratic time this would run into pytest's timeout.
     draw = random.Random(3)
-    hostile = " ".join(
-        draw.choice(["one hundred", "1,000", "-", "at least", "字", "两千", "between"]) for _ in range(20_000)
-    )
-    started = time.process_time()
-    extract(hostile)
-    extract("9" * 100_000)
-    extract("one " * 30_000)
-    assert time.process_time() - started < 60  # quadratic time would be hours
+    pieces = ["one hundred", "1,000", "-", "at least", "字", "两千", "between"]
+    assert extract(" ".join(draw.choice(pieces) for _ in range(20_000))) is None
+    assert extract("9" * 100_000) is None
+    assert extract("one " * 30_000) is None
+    assert extract("one " * 30_000 + "Write two thousand words.") == about(2000)
 
 
 @given(st.integers(1, 10**8 - 1))

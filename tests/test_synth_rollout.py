@@ -28,6 +28,7 @@ def rolled(engine, *, ceilings, segment_tokens, stop=(), prefix="", find_loop=No
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.booleans())
 def test_segments_make_the_same_answer(segment_tokens, ceiling, token_ids):
     options = EchoOptions(tokens=250, token_ids=token_ids)
@@ -39,7 +40,7 @@ def test_segments_make_the_same_answer(segment_tokens, ceiling, token_ids):
     assert set(parts.finish_reasons[:-1]) <= {"length"}
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.text(alphabet="ab ", min_size=1, max_size=40),
     st.lists(st.text(alphabet="ab ", min_size=1, max_size=6), min_size=1, max_size=2),

@@ -219,6 +219,20 @@ def test_near_a_limit_fewer_run_at_once_and_then_none():
     assert engine.most == 2
 
 
+def test_a_limit_shared_by_two_engines_lets_the_other_go_on():
+    writer, judge = Recorder(capacity=4), Recorder(capacity=4)
+
+    async def run():
+        limits = Limits(LimitsConfig(tokens=12))
+        one, two = Scheduler(writer, writer.info, limits=limits), Scheduler(judge, judge.info, limits=limits)
+        # The second does not fit beside the first, and only the other engine's end can make room for it.
+        results = await asyncio.gather(submit(one, "a", 1, expected_tokens=10), submit(two, "b", 1, expected_tokens=10))
+        assert all(isinstance(r, Completion) for r in results)
+        assert asyncio.get_running_loop().time() == pytest.approx(2)
+
+    virtual_time.run(run())
+
+
 def test_the_breaker_stops_admission():
     engine = Recorder(capacity=1)
 
@@ -234,6 +248,7 @@ def test_the_breaker_stops_admission():
     virtual_time.run(run())
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9), st.booleans()), max_size=60),
     st.integers(1, 20),

@@ -20,6 +20,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import queue
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,18 @@ class VllmStepper:
 
     def step(self) -> list[Finished]:
         """See `Stepper.step`."""
+        self._await_core()
         return [self._finished(output) for output in self._engine.step() if output.finished]
+
+    def _await_core(self) -> None:
+        """Waits for the engine core, where it is a process: vLLM 0.32 itself waits for ever for one that was killed."""
+        core = self._engine.engine_core
+        outputs: queue.Queue[Any] | None = getattr(core, "outputs_queue", None)
+        while outputs is not None:
+            with outputs.not_empty:
+                if outputs.queue or outputs.not_empty.wait(timeout=1.0):
+                    return
+            core.ensure_alive()
 
     def _finished(self, output: Any) -> Finished:
         number, answer = int(output.request_id), output.outputs[0]

@@ -201,8 +201,9 @@ LABEL_ANYWHERE = re.compile(
 
 SPECIAL_TOKEN = re.compile(
     r"<\|[A-Za-z0-9_/-]{1,40}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<｜[^｜<>\n]{1,40}｜>"
+    r"|</?think(?:ing)?>|</s>|<(?:eos|bos|pad|unk)>|\[end of text\]"
 )
-"""Tokens of chat templates that came out as text."""
+"""Tokens of chat templates and marks of reasoning that came out as text."""
 
 HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060-\u2064\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffd"

@@ -40,8 +40,8 @@ class Agentwrite(Writing):
     name: Literal["agentwrite"] = "agentwrite"
     """Name of the recipe."""
     plan: Literal["model", "outline"] = "model"
-    """Who plans: the model; or a fixed outline of sections, each asked for with a short prompt and ended by a blank
-    line, for models too weak to plan or to stop (SmolLM2-135M)."""
+    """Who plans: the model; or a fixed outline of sections, each asked for with a short prompt and ended by a line end,
+    for models too weak to plan or to stop (SmolLM2-135M)."""
     min_paragraph: int = Field(default=100, ge=1)
     """Least words of a step."""
     max_paragraph: int = Field(default=1500, ge=1)
@@ -54,8 +54,8 @@ class Agentwrite(Writing):
     """Plans asked for before the row gives up."""
     section_words: int = Field(default=150, ge=1)
     """Words of a section of an outline, where there are not too many of them."""
-    context_words: int | None = Field(default=None, ge=1)
-    """Show the writer only the last paragraphs of the text so far, of so many words together; default: all of it."""
+    context_words: int | None = Field(default=None, ge=0)
+    """Show the writer only the last paragraphs of the text so far, of so many words together; 0: none; default: all."""
     room: float = Field(default=2.0, ge=1)
     """Ceiling of a paragraph, as a multiple of the tokens that its words are likely to need."""
     keep_best: bool = True
@@ -179,18 +179,20 @@ class Agentwrite(Writing):
                 max_tokens=max(64, round(self.room * tokens)),
                 expected_tokens=tokens,
                 widen=not self.cut_sentences,
-                stop=("\n\n",) if self.plan == "outline" else (),
+                stop=("\n",) if self.plan == "outline" else (),
             )
         except Reject as fault:
             best = self._best(fault, clean, planned.words)
             if best is None:
                 raise
-            ask.note(name, "kept the best of what was refused", reason=fault.reason, words=count_words(best[0]))
-            return best
+            attempt, written = best
+            ask.keep(name, attempt)
+            ask.note(name, "kept the best of what was refused", reason=fault.reason, words=count_words(written[0]))
+            return written
 
-    def _best(self, fault: Reject, clean: Callable[[str], Written], words: int) -> Written | None:
-        """Of the tries that were refused, the one nearest to its length whose text is whole and clean."""
-        found: list[tuple[float, Written]] = []
+    def _best(self, fault: Reject, clean: Callable[[str], Written], words: int) -> tuple[int, Written] | None:
+        """Of the tries that were refused, number and text of the one nearest to its length that is whole and clean."""
+        found: list[tuple[float, int, Written]] = []
         if not fault.tries or fault.reason != fault.tries[-1].fault.reason:
             return None  # not refused but failed, or out of time: another run may do better
         for one in fault.tries:
@@ -205,12 +207,14 @@ class Agentwrite(Writing):
                 continue
             score = s_l(words, count_words(written[0]))
             if score > 0:
-                found.append((score, written))
-        return max(found, key=lambda pair: pair[0])[1] if found else None
+                found.append((score, one.reply.attempt, written))
+        return max(found, key=lambda entry: entry[0])[1:] if found else None
 
 
 def _last_words(paragraphs: list[str], words: int | None) -> str:
-    """The text so far; of it the last whole paragraphs with no more than so many words together, at least one."""
+    """The text so far; of it the last whole paragraphs with no more than so many words together, but one at least."""
+    if words == 0:
+        return ""
     first = len(paragraphs)
     total = 0
     while first and (words is None or first == len(paragraphs) or total + count_words(paragraphs[first - 1]) <= words):

@@ -89,11 +89,10 @@ _GOES_ON = {
 _ENDS = {"en": "It is the last one: let the text come to its end.", "zh": "这是最后一段，请让全文自然结束。"}
 
 _SECTION = {
-    "en": "{task}\n\nWrite one part of this text only: {point} Use about {words} words of plain prose, without "
-    "headings or lists.{so_far}",
-    "zh": "{task}\n\n只写其中的一部分：{point}用大约{words}字，写成连贯的段落，不要标题和列表。{so_far}",
+    "en": "{task} Write only one paragraph of it, of about {words} words, on {point}{so_far}",
+    "zh": "{task}只写其中的一个段落，约{words}字：{point}{so_far}",
 }
-_SO_FAR = {"en": "\n\nThe part before it ends like this:\n{text}", "zh": "\n\n前一部分的结尾是：\n{text}"}
+_SO_FAR = {"en": "\n\nIt follows this paragraph:\n{text}", "zh": "\n\n它接在这一段之后：\n{text}"}
 
 # fmt: off
 _EXPOSITION = {

@@ -18,6 +18,9 @@ from ropewalk.synth.scores import quality
 from ropewalk.synth.scores.length import s_l
 from ropewalk.synth.scores.words import count_words, language_of, tokens_of
 
+MAX_WORDS = 1_000_000
+"""Longest text anybody may ask for: beyond, the number is no length."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -93,6 +96,8 @@ class Writing(Settings):
         else:
             text = prompt.prompt
             required, lo, hi = _length(prompt)
+        if max(required or 0, lo or 0, hi or 0) > MAX_WORDS:
+            raise Reject("length_out_of_reach", f"more than {MAX_WORDS:,} words are asked for", filtered=True)
         if self.selection:
             selection.check(text)
         if required is None and self.require_length:

@@ -1,6 +1,9 @@
 import asyncio
 import json
+import queue
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -308,6 +311,29 @@ def test_death_reaches_everyone_and_a_new_engine_can_start(served, tiny_model, m
         dying.answer(make_request(PROMPTS[0], max_tokens=5))
     dying.run(dying.engine.close())
     assert len(served(tiny_model).answer(make_request(PROMPTS[0], max_tokens=5, **GREEDY)).token_ids) == 5
+
+
+def test_a_core_process_that_was_killed_is_no_endless_wait():
+    """With stand-ins for vLLM's client of a core in its own process, which takes long to start."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    class Client:
+        def __init__(self):
+            self.outputs_queue, self.dead = queue.Queue(), False
+
+        def ensure_alive(self):
+            if self.dead:
+                raise EngineDeadError
+
+    client = Client()
+    stepper = vllm.VllmStepper(EngineConfig(name="vllm", model="m"))
+    stepper._engine = SimpleNamespace(engine_core=client, step=lambda: client.outputs_queue.get(timeout=60))
+    later = threading.Timer(0.2, client.outputs_queue.put, [[]])
+    later.start()
+    assert stepper.step() == []
+    threading.Timer(0.2, setattr, [client, "dead", True]).start()
+    with pytest.raises(EngineDeadError):
+        stepper.step()
 
 
 @pytest.mark.parametrize(
