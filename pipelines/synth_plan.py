@@ -77,7 +77,8 @@ def plan(recipe: SynthRecipe) -> SynthPlan:
         if name.startswith("reason:"):
             found.rejected[name.removeprefix("reason:").removesuffix("-records")] = count
     info = read_engine(recipe.output)
-    tables = SynthTables(recipe.output, laid, shards_key(key, info) if info else key)
+    judge = read_engine(recipe.output, "judge")
+    tables = SynthTables(recipe.output, laid, shards_key(key, info, judge) if info else key)
     done = set(range(len(laid.shards))) if found.up_to_date else tables.done()
     for shard in range(len(laid.shards)):
         for prompt in tables.read_prompts(shard):

@@ -24,8 +24,8 @@ _ABOUT = r"(?:(?:about|around|approximately|approx\.?|roughly|~|≈|约|大约)\
 _UPTO = r"\s*(?:-|~|to|至|到)\s*"
 _COUNT = re.compile(
     rf"(?:word[\s-]?counts?|words|length|字[数數])(?:\s*\(\w+\))?[\s*_:=(`-]*{_ABOUT}"
-    rf"(?P<lo>\d[\d,]{0, 11})(?:\s*(?:words?|字)?{_UPTO}(?P<hi>\d[\d,]{0, 11}))?(?:\s*(?:words?|个?字|词))?"
-    rf"|{_ABOUT}(?P<lo2>\d[\d,]{0, 11})(?:{_UPTO}(?P<hi2>\d[\d,]{0, 11}))?[^\S\n]*(?:words?\b(?![\s-]*count)|个?字(?![母符])|词)"
+    rf"(?P<lo>\d[\d,]{{0,11}})(?:\s*(?:words?|字)?{_UPTO}(?P<hi>\d[\d,]{{0,11}}))?(?:\s*(?:words?|个?字|词))?"
+    rf"|{_ABOUT}(?P<lo2>\d[\d,]{{0,11}})(?:{_UPTO}(?P<hi2>\d[\d,]{{0,11}}))?[^\S\n]*(?:words?\b(?![\s-]*count)|个?字(?![母符])|词)"
 )
 _POINT_LABEL = re.compile(
     rf"{_MARKS}(?:main\s*(?:point|idea|topic|content)s?|point|topic|content|主要内容|主要观点|内容要点|要点|主旨|主题|论点|内容|中心)"
