@@ -486,7 +486,9 @@ def test_the_thread_does_not_keep_the_process_alive(way):
     assert process.stdout.readline() == "running\n"
     if way == "interrupt":
         process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    # Not `communicate`, which would miss what `readline` has read ahead.
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait(60)
     assert out == "unloaded\n"
     assert process.returncode == (0 if way == "leave" else -signal.SIGINT), err
     assert ("KeyboardInterrupt" in err) is (way == "interrupt")
