@@ -184,7 +184,9 @@ def test_force_makes_the_rows_again_and_asks_nothing(tmp_path):
     inodes = {(path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / "out" / "sft").glob("*.arrow")}
     assert synth.run(settings, force=True).manifest is not None
     assert hashes(tmp_path / "out") == before and asked(tmp_path) == requests
-    assert not inodes & {(path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / "out" / "sft").glob("*.arrow")}
+    assert not inodes & {
+        (path.stat().st_ino, path.stat().st_mtime_ns) for path in (tmp_path / "out" / "sft").glob("*.arrow")
+    }
 
 
 def test_more_prompts_make_more_rows(tmp_path):
