@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ropewalk.kernels.find_slot import find_slot
 from ropewalk.kernels.words import hash_reference, scan_words, table, words_reference
 
 DIMENSIONS = 256
@@ -87,22 +88,12 @@ def project(data: np.ndarray, offsets: np.ndarray, idf: np.ndarray) -> np.ndarra
     return out
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _find(keys: np.ndarray, counts: np.ndarray, key: np.uint64) -> Any:
-    """Slot of `key`, or the empty slot where it belongs; the table's size is a power of two."""
-    mask = np.int64(len(keys) - 1)
-    slot = np.int64(key & np.uint64(mask))
-    while counts[slot] != 0 and keys[slot] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
 @njit(cache=True, nogil=True)
 def _grow(keys: np.ndarray, counts: np.ndarray) -> Any:
     new_keys, new_counts = np.empty(2 * len(keys), np.uint64), np.zeros(2 * len(keys), np.uint32)
     for old in range(len(keys)):
         if counts[old]:
-            slot = _find(new_keys, new_counts, keys[old])
+            slot = find_slot(new_keys, new_counts, keys[old])
             new_keys[slot], new_counts[slot] = keys[old], counts[old]
     return new_keys, new_counts
 
@@ -118,7 +109,7 @@ def _count_words(
     while at < stop:
         found, at = scan_words(data, at, stop, classes, scratch)
         for i in range(found):
-            slot = _find(keys, counts, scratch[i])
+            slot = find_slot(keys, counts, scratch[i])
             if counts[slot] == 0:
                 keys[slot] = scratch[i]
                 used += 1

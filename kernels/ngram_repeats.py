@@ -14,10 +14,11 @@ Shapes: grams uint64[g]; lengths int32[words], words = g + n - 1. A hash table o
 """
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from numba import njit
+
+from ropewalk.kernels.find_slot import find_slot
 
 
 def top_reference(grams: list[int]) -> tuple[int, int]:
@@ -50,16 +51,6 @@ def _slots(grams: np.ndarray) -> int:
     return size
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _find(keys: np.ndarray, counts: np.ndarray, key: np.uint64) -> Any:
-    """Slot of `key`, or the empty one where it belongs."""
-    mask = np.int64(len(keys) - 1)
-    slot = np.int64(key & np.uint64(mask))
-    while counts[slot] != 0 and keys[slot] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
 @njit(cache=True, nogil=True)
 def top(grams: np.ndarray) -> tuple[int, int]:
     """Where the most frequent n-gram first stands, and how often it occurs; (0, 0) without n-grams."""
@@ -67,12 +58,12 @@ def top(grams: np.ndarray) -> tuple[int, int]:
     keys, counts = np.empty(size, np.uint64), np.zeros(size, np.int32)
     most = np.int32(0)
     for gram in grams:
-        slot = _find(keys, counts, gram)
+        slot = find_slot(keys, counts, gram)
         keys[slot] = gram
         counts[slot] += np.int32(1)
         most = max(most, counts[slot])
     for at in range(len(grams)):
-        if counts[_find(keys, counts, grams[at])] == most:
+        if counts[find_slot(keys, counts, grams[at])] == most:
             return at, int(most)
     return 0, 0
 
@@ -90,7 +81,7 @@ def duplicate_chars(grams: np.ndarray, lengths: np.ndarray, ngram: int) -> int:
     keys, counts = np.empty(size, np.uint64), np.zeros(size, np.int32)
     chars, at = 0, 0
     while at < len(grams):
-        slot = _find(keys, counts, grams[at])
+        slot = find_slot(keys, counts, grams[at])
         if counts[slot] == 0:
             keys[slot], counts[slot] = grams[at], 1
             at += 1
@@ -108,7 +99,7 @@ def kinds(grams: np.ndarray) -> int:
     keys, counts = np.empty(size, np.uint64), np.zeros(size, np.int32)
     found = 0
     for gram in grams:
-        slot = _find(keys, counts, gram)
+        slot = find_slot(keys, counts, gram)
         if counts[slot] == 0:
             keys[slot], counts[slot] = gram, 1
             found += 1
