@@ -10,10 +10,7 @@ block of its `stage.json`; the medians over the repetitions go to `results/`, as
 
 import argparse
 import csv
-import datetime
 import json
-import os
-import platform
 import shlex
 import shutil
 import statistics
@@ -23,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
+from machine import machine
 
 from ropewalk.schemas.recipe import STAGES
 
@@ -100,22 +97,6 @@ def medians(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mine = [r for r in rows if r["stage"] == stage]
         found.append({"stage": stage} | {f: statistics.median(r[f] for r in mine) for f in FIELDS[2:]})
     return found
-
-
-def machine(versions: dict[str, str]) -> dict[str, str]:
-    """What the figures depend on beside the code."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    dirty = subprocess.run(["git", "-C", HERE, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "commit": (commit.stdout.strip() or "none") + (" with local changes" if dirty.stdout.strip() else ""),
-    }
 
 
 def table(rows: list[dict[str, Any]], facts: dict[str, str]) -> str:

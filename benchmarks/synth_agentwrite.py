@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from stages import machine
+from machine import machine
 
 from ropewalk.pipelines import synth
 from ropewalk.pipelines.synth_manifest import read_engine

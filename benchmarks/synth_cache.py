@@ -8,7 +8,6 @@ before and after; the page cache is warm. Medians of the repetitions go to `resu
 
 import argparse
 import asyncio
-import datetime
 import json
 import os
 import platform
@@ -23,6 +22,7 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
+from machine import machine
 
 from ropewalk.synth import cache_files
 from ropewalk.synth.cache import RequestCache
@@ -131,21 +131,13 @@ def main() -> None:
     for _ in range(args.repeat):
         with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
             runs.append(measure(Path(scratch), args.records, args.concurrency))
-    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     report = {
         "command": " ".join(["benchmarks/synth_cache.py", *sys.argv[1:]]),
         "records": args.records,
         "concurrency": args.concurrency,
         "median": {name: statistics.median(run[name] for run in runs) for name in runs[0]},
         "runs": runs,
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "pyarrow": pa.__version__,
-        },
-        "commit": commit.stdout.strip(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine({"python": platform.python_version(), "pyarrow": pa.__version__}),
     }
     target = HERE / "results" / "synth_cache.json"
     target.write_text(json.dumps(report, indent=2) + "\n")

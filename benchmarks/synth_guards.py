@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 
 from ropewalk.synth.guards import calibrate, table
 from ropewalk.synth.guards.check import Guards
@@ -173,7 +174,7 @@ def main() -> None:
     args = parser.parse_args()
     result: dict[str, object] = {
         "command": " ".join(["benchmarks/synth_guards.py", *sys.argv[1:]]),
-        "machine": f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}",
+        "machine": machine({"python": platform.python_version()}),
         "load_average": os.getloadavg()[0],
         "human_texts": args.note,
         "table": {g.name: [g.direction, g.en, g.zh, g.min_words, g.source] for g in table.GUARDS},

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages import machine
+from machine import machine
 
 from ropewalk.schemas import smollm2
 from ropewalk.schemas.synth_recipe import EngineConfig

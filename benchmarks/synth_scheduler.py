@@ -25,19 +25,17 @@ first request to the last answer.
 import argparse
 import asyncio
 import dataclasses
-import datetime
 import json
 import math
-import os
 import platform
 import random
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import synth_peer
+from machine import machine
 
 from ropewalk.schemas.synth_recipe import parse_synth_recipe
 from ropewalk.synth import virtual_time
@@ -178,21 +176,6 @@ def simulate(way: str, machine: str, slots: int, rows: dict[str, Shape]) -> dict
     }
 
 
-def machine_facts() -> dict[str, str]:
-    """What the figures depend on beside the code."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
-    dirty = subprocess.run(["git", "-C", HERE, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "commit": (commit.stdout.strip() or "none") + (" with local changes" if dirty.stdout.strip() else ""),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=500)
@@ -202,18 +185,18 @@ def main() -> None:
     args = parser.parse_args()
     rows = shapes(args.rows, args.seed)
     found = []
-    for machine in MACHINES:
+    for simulated in MACHINES:
         for slots in SLOTS:
-            runs = {way: simulate(way, machine, slots, rows) for way in WAYS}
+            runs = {way: simulate(way, simulated, slots, rows) for way in WAYS}
             for way, run in runs.items():
                 run["times_faster-ours"] = round(run["simulated-seconds"] / runs["ours"]["simulated-seconds"], 2)
-                print(f"{machine:6} {slots:4} {way:15} busy {run['busy-share']:.3f}", end=" ")
+                print(f"{simulated:6} {slots:4} {way:15} busy {run['busy-share']:.3f}", end=" ")
                 print(f"{run['simulated-seconds']:10.1f} s  ours {run['times_faster-ours']:.2f}x", flush=True)
                 found.append(run)
     result = {
         "what": "simulated batch: share of slots busy, and time of all rows, by way of scheduling",
         "command": f"benchmarks/synth_scheduler.py --rows {args.rows} --seed {args.seed}",
-        **machine_facts(),
+        **machine({"python": platform.python_version()}),
         "rows": args.rows,
         "requests": sum(1 + len(shape.paragraphs) for shape in rows.values()),
         "generated-tokens": SCALE * sum(shape.plan + sum(shape.paragraphs) for shape in rows.values()),
