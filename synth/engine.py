@@ -5,9 +5,11 @@ generated so far), and how (sampling). An engine answers each on its own; a faul
 and touches no other. Only the death of the engine itself is an `EngineDead`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from ropewalk.schemas.manifest import fingerprint
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "repetition", "content_filter", "abort", "error"]
@@ -169,7 +171,8 @@ class EngineInfo:
     Attributes:
         engine: Its kind and version, such as `vllm 0.32.0`. Not part of the cache key.
         model: Model as the user named it. Part of the cache key, as are the next two.
-        revision: Commit on the Hub, or hash of the weights where they are a file; empty if the server hides it.
+        revision: Commit on the Hub, or hash of the weights where they are a file, with `revision_with`; empty if the
+            server hides it.
         template: Fingerprint of chat template and tokenizer; empty if the server applies its own.
         max_sequences: Requests it works on at once.
         max_tokens: Tokens its KV cache holds; none if unknown.
@@ -187,6 +190,18 @@ class EngineInfo:
     context_length: int | None = None
     token_ids: bool = True
     continues: bool = True
+
+
+def revision_with(revision: str, options: Mapping[str, Any], changing: Collection[str]) -> str:
+    """The revision of a model that is run with other weights or numbers than its own: part of the cache key.
+
+    Args:
+        revision: Of the model itself.
+        options: The engine's options as the user set them.
+        changing: Names of those that change answers, such as a quantization; the others (memory, threads) do not.
+    """
+    changed = {name: value for name, value in options.items() if name in changing}
+    return f"{revision}+{fingerprint(changed)[:16]}" if changed else revision
 
 
 class Engine(Protocol):

@@ -16,7 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ropewalk.schemas.synth_recipe import EngineConfig
-from ropewalk.synth.engine import Engine, EngineDead, EngineInfo, FinishReason, Message, RequestError, Sampling
+from ropewalk.synth.engine import (
+    Engine,
+    EngineDead,
+    EngineInfo,
+    FinishReason,
+    Message,
+    RequestError,
+    Sampling,
+    revision_with,
+)
 from ropewalk.synth.engines import local_models
 from ropewalk.synth.engines.stepped import Finished, SteppedEngine
 from ropewalk.synth.guards.loops import find_loop
@@ -29,6 +38,10 @@ BLOCKS_PER_SEQUENCE = 128
 """KV blocks for each of `max_sequences` where `num_kv_blocks` is not set: 4,096 tokens, of SmolLM2 55 MB."""
 SCHEDULER_OPTIONS = ("num_kv_blocks", "max_num_batched_tokens", "enable_prefix_caching")
 """Attributes of OpenVINO's `SchedulerConfig` that may be set in `engine.options`."""
+CHANGING = (
+    "INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION", "EXECUTION_MODE_HINT", "DYNAMIC_QUANTIZATION_GROUP_SIZE",
+)  # fmt: skip
+"""Properties of the CPU device that change what a model answers."""
 EXTRA = ("presence_penalty", "frequency_penalty", "ignore_eos", "stop_token_ids")
 """Attributes of OpenVINO's `GenerationConfig` that may be set in `sampling.extra`. Not `no_repeat_ngram_size`: it is
 taken without a word, but heeded by beam search only."""
@@ -122,7 +135,7 @@ class OpenVinoStepper:
         return EngineInfo(
             engine=f"openvino-genai {self._ov.__version__}",
             model=model.name,
-            revision=model.revision,
+            revision=revision_with(model.revision, self._properties, CHANGING),
             template=_fingerprint(self._tokenizer.chat_template, vocabulary),
             max_sequences=self._max_sequences,
             max_tokens=scheduler.num_kv_blocks * BLOCK_TOKENS,

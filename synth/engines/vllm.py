@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.schemas.synth_recipe import EngineConfig
-from ropewalk.synth.engine import EngineDead, EngineInfo, Message, RequestError, Sampling
+from ropewalk.synth.engine import EngineDead, EngineInfo, Message, RequestError, Sampling, revision_with
 from ropewalk.synth.engines import vllm_loop_guard
 from ropewalk.synth.engines.stepped import GUARD_EVERY, Finished, SteppedEngine
 
@@ -45,6 +45,12 @@ ENVIRONMENT = {
 """Variables set before vLLM is imported, where they are not set already."""
 CPU_OPTIONS = {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 30}
 """Defaults of the CPU build: compiling takes minutes, and left alone vLLM takes most of the memory for its cache."""
+CHANGING = (
+    "code_revision", "dtype", "hf_config_path", "hf_overrides", "kv_cache_dtype", "load_format", "logits_processors",
+    "quantization", "quantization_config", "revision", "speculative_config", "tokenizer", "tokenizer_mode",
+    "tokenizer_revision",
+)  # fmt: skip
+"""Options that change what a model answers; templates are in the template's fingerprint."""
 SERVER_OPTIONS = ("chat_template", "default_chat_template_kwargs")
 
 OWN_PARAMETERS = frozenset(field.name for field in dataclasses.fields(Sampling)) | {
@@ -109,7 +115,7 @@ class VllmStepper:
         return EngineInfo(
             engine=f"vllm {vllm.__version__}",
             model=str(self._config.model),
-            revision=revision(str(self._config.model), config.model_config),
+            revision=revision_with(revision(str(self._config.model), config.model_config), self._options, CHANGING),
             template=template_fingerprint(self._tokenizer, self._chat),
             max_sequences=config.scheduler_config.max_num_seqs,
             max_tokens=config.cache_config.kv_cache_size_tokens,

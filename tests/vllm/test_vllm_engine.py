@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import json
 import queue
 import threading
@@ -352,3 +353,9 @@ def test_an_engine_that_cannot_start_says_why(served, tiny_model, model, options
         served.run(engine.start())
     assert said in str(caught.value)
     served.run(engine.close())
+
+
+def test_options_that_change_answers_are_options():
+    from vllm import EngineArgs
+
+    assert set(vllm.CHANGING) <= {field.name for field in dataclasses.fields(EngineArgs)}
