@@ -165,7 +165,7 @@ class Stages:
     @property
     def alive(self) -> list[str]:
         """Stages whose verdicts put documents out."""
-        return [stage for stage in ("filter", "dedup") if stage in self.columns]
+        return [stage for stage in ALIVE_COLUMNS if stage in self.columns]
 
 
 def find_stages(corpus: CorpusDir, manifest: CorpusManifest, recipe: dict[str, Any] | None) -> Stages:
@@ -194,7 +194,7 @@ def find_stages(corpus: CorpusDir, manifest: CorpusManifest, recipe: dict[str, A
             layouts[name] = layout
     if parsed is None:
         readers = [m.reads for m in [*columns.values(), *layouts.values()] if m.reads]
-        for stage in ("filter", "dedup"):
+        for stage in ALIVE_COLUMNS:
             later = [m for name, m in columns.items() if name not in ("filter", stage)] + list(layouts.values())
             if stage in columns and any(m.reads for m in later) and not any(stage in reads for reads in readers):
                 del columns[stage]

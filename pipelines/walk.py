@@ -13,7 +13,7 @@ from ropewalk.pipelines.jobs import Engine, Job
 from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import Run, Shard, StageManifest, add_counters, fingerprint
 from ropewalk.schemas.recipe import STAGES, Recipe, source_name
-from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+from ropewalk.transforms.corpus_dir import ALIVE_COLUMNS, DOCUMENTS, SPAN_COLUMNS, CorpusDir
 from ropewalk.transforms.shards import ShardFolder, sweep
 
 Jobs = Generator[Job, None, dict[str, Any]]
@@ -33,6 +33,7 @@ class Context:
         key: Fingerprint of everything the stage's result depends on.
         folder: URL of what the stage writes.
         manifests: Finished earlier stages, by name.
+        stages: Stages that the recipe runs and this stage may read.
     """
 
     corpus: CorpusDir
@@ -43,15 +44,22 @@ class Context:
     key: str
     folder: str
     manifests: dict[str, StageManifest]
+    stages: tuple[str, ...]
 
     @property
     def num_shards(self) -> int:
         """Shards of the row space."""
         return len(self.corpus.file_names)
 
-    def alive(self, *stages: str) -> list[str]:
-        """Those of `stages` that the recipe runs: whose verdicts put documents out."""
-        return [stage for stage in stages if self.recipe.enabled(stage)]
+    @property
+    def alive(self) -> list[str]:
+        """Stages whose verdicts put documents out for this one."""
+        return [stage for stage in self.stages if stage in ALIVE_COLUMNS]
+
+    @property
+    def cut(self) -> list[str]:
+        """Stages whose spans are cut out of the text that this one reads."""
+        return [stage for stage in self.stages if stage in SPAN_COLUMNS]
 
     def columns(self, stage: str) -> ShardFolder:
         """The folder of this stage's row-aligned columns."""
@@ -115,14 +123,14 @@ def stage_key(step: Step, recipe: Recipe, reads: dict[str, str]) -> str:
     """Fingerprint of all that the step's result depends on.
 
     A stage module may have a function `extra_key(config) -> dict` for what its settings only point at, such as the
-    content of a tokenizer file.
+    content of a tokenizer file, and `NOT_IN_KEY`, names of settings that never change a result.
     """
     extra_key = getattr(step.module, "extra_key", None)
     return fingerprint(
         {
             "stage": step.stage,
             "version": step.module.VERSION,
-            "config": step.config.model_dump(mode="json"),
+            "config": step.config.model_dump(mode="json", exclude=set(getattr(step.module, "NOT_IN_KEY", ()))),
             "extra": extra_key(step.config) if extra_key else None,
             "seed": recipe.seed,
             "priorities": {source_name(i): i.priority for i in recipe.input} if step.stage == "dedup" else None,
@@ -149,7 +157,8 @@ def run_step(
     assert laid is not None
     folder = files.join(corpus.url, step.folder)
     files.remove(files.join(folder, "stage.json"))
-    context = Context(corpus, recipe, step.config, laid.rows, engine.threads, key, folder, manifests)
+    stages = tuple(stage for stage in step.module.READS if recipe.enabled(stage))
+    context = Context(corpus, recipe, step.config, laid.rows, engine.threads, key, folder, manifests, stages)
     return run_jobs(step.module.jobs(context), engine, watch=watch, finish=lambda target, facts, run: StageManifest(
         stage=step.stage, key=key, config=step.config.model_dump(mode="json"), reads=reads,
         rows=sum(shard.rows for shard in target), counters=add_counters([s.counters for s in target]),

@@ -7,12 +7,19 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ropewalk.schemas import settings
+from ropewalk.schemas.decontaminate import DecontaminateConfig
+from ropewalk.schemas.dedup import DedupConfig, PassagesConfig, SemanticConfig
+from ropewalk.schemas.filters import FilterConfig
 from ropewalk.schemas.settings import RecipeError, Settings
 
 __all__ = ["STAGES", "Recipe", "RecipeError", "load_recipe", "parse_recipe", "source_name"]
 
-STAGES = ("ingest", "filter", "dedup", "tokenize", "embed", "cluster", "order", "pack", "report")
-"""The walk, in order. Every stage but ingest can be switched off in a recipe with `stage: false`."""
+STAGES = (
+    "ingest", "filter", "dedup", "passages", "decontaminate", "tokenize", "embed", "cluster", "semantic", "order",
+    "pack", "report",
+)  # fmt: skip
+"""The walk, in order. Every stage but ingest can be switched off in a recipe with `stage: false`; `passages`,
+`decontaminate` and `semantic` are off unless the recipe sets them."""
 
 
 class InputConfig(Settings):
@@ -51,36 +58,6 @@ class IngestConfig(Settings):
     """Bytes of a rejected record kept in the dead-letter table."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many documents of every input, for a quick try."""
-
-
-class FilterConfig(Settings):
-    """Which documents take part in the later stages."""
-
-    min_chars: int = Field(default=50, ge=0)
-    """Shortest document, in codepoints."""
-    max_chars: int | None = Field(default=None, ge=1)
-    """Longest document, in codepoints; none: no limit."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max_chars is not None and self.max_chars < self.min_chars:
-            raise ValueError(f"max_chars={self.max_chars} is below min_chars={self.min_chars}: nothing would pass")
-        return self
-
-
-class DedupConfig(Settings):
-    """Exact and near duplicates. The S-curve of the bands is 1 - (1 - s^rows)^bands."""
-
-    near: bool = True
-    """Also find near-duplicates; false: exact copies (up to case, digits' and words' separators) only."""
-    ngram: int = Field(default=5, ge=1, le=32)
-    """Words in a shingle (characters in scripts without spaces)."""
-    bands: int = Field(default=14, ge=1, le=512)
-    """LSH bands; documents that agree on all rows of one band are candidates."""
-    rows: int = Field(default=8, ge=1, le=64)
-    """Signature values in a band."""
-    threshold: float = Field(default=0.75, ge=0, le=1)
-    """Smallest exact Jaccard similarity of shingle sets for which two documents count as copies."""
 
 
 class TokenizeConfig(Settings):
@@ -159,9 +136,12 @@ class Recipe(Settings):
     ingest: IngestConfig = IngestConfig()
     filter: FilterConfig | Literal[False] = FilterConfig()
     dedup: DedupConfig | Literal[False] = DedupConfig()
+    passages: PassagesConfig | Literal[False] = False
+    decontaminate: DecontaminateConfig | Literal[False] = False
     tokenize: TokenizeConfig | Literal[False] = TokenizeConfig()
     embed: EmbedConfig | Literal[False] = EmbedConfig()
     cluster: ClusterConfig | Literal[False] = ClusterConfig()
+    semantic: SemanticConfig | Literal[False] = False
     order: OrderConfig | Literal[False] = OrderConfig()
     pack: tuple[PackConfig, ...] | Literal[False] = (PackConfig(),)
     report: bool = True
@@ -178,14 +158,22 @@ class Recipe(Settings):
             return [{"path": item} if isinstance(item, str) else item for item in value]
         return value
 
-    @field_validator("filter", "dedup", "tokenize", "embed", "cluster", "order", "ingest", mode="before")
+    @field_validator(
+        "filter", "dedup", "passages", "decontaminate", "tokenize", "embed", "cluster", "semantic", "order", "ingest",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _defaults_if_empty(cls, value: Any) -> Any:
         return {} if value is None or value is True else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        needs = {"cluster": ("embed",), "order": ("embed", "cluster"), "pack": ("tokenize",)}
+        needs = {
+            "cluster": ("embed",),
+            "semantic": ("embed", "cluster"),
+            "order": ("embed", "cluster"),
+            "pack": ("tokenize",),
+        }
         for stage, required in needs.items():
             for other in required:
                 if getattr(self, stage) is not False and getattr(self, other) is False:

@@ -30,6 +30,9 @@ DOCUMENTS = pa.schema(
     ]
 )
 
+SPAN = pa.struct([pa.field("start", pa.uint32(), False), pa.field("stop", pa.uint32(), False)])
+"""Bytes [start, stop) of a document's UTF-8; both are borders of characters."""
+
 FILTER = pa.schema(
     [
         column("passed", pa.bool_(), "whether every filter let the document through"),
@@ -43,6 +46,29 @@ DEDUP = pa.schema(
         column("dup_of", pa.string(), "id of the copy that was kept", nullable=True),
         column("component_size", pa.uint32(), "documents in its group of copies, itself included", unit="documents"),
         column("similarity", pa.float32(), "exact Jaccard of shingles with `dup_of`", unit="1", nullable=True),
+        column("dup_kind", pa.string(), "exact, url, near, or chained: a copy of a copy only", nullable=True),
+    ]
+)
+
+PASSAGES = pa.schema(
+    [
+        column("repeated_spans", pa.list_(SPAN), "bytes of the text that occurred before, ascending, apart"),
+        column("repeated_bytes", pa.uint32(), "length of all of them", unit="bytes"),
+        column("enough_left", pa.bool_(), "false: too little is left; null: not considered", nullable=True),
+    ]
+)
+
+DECONTAMINATE = pa.schema(
+    [
+        column("clean", pa.bool_(), "false: contaminated, and out; null: not considered", nullable=True),
+        column(
+            "contaminated_spans",
+            pa.list_(
+                pa.struct([*SPAN, pa.field("benchmark", pa.string(), False), pa.field("item", pa.string(), False)])
+            ),
+            "bytes of the text that a benchmark holds as well, and which item of it",
+        ),
+        column("masked_spans", pa.list_(SPAN), "bytes that are cut for it, ascending, apart; none unless masking"),
     ]
 )
 
@@ -71,6 +97,14 @@ CLUSTER = pa.schema(
     ]
 )
 
+SEMANTIC = pa.schema(
+    [
+        column("semantic_keep", pa.bool_(), "false: a duplicate by its vector; null: not considered", nullable=True),
+        column("semantic_dup_of", pa.string(), "id of the document it repeats", nullable=True),
+        column("semantic_similarity", pa.float32(), "cosine with `semantic_dup_of`", unit="1", nullable=True),
+    ]
+)
+
 ORDER = pa.schema(
     [
         column("rank", pa.uint64(), "place in the similarity order of the whole corpus, from 0", nullable=True),
@@ -81,9 +115,12 @@ ORDER = pa.schema(
 COLUMNS: dict[str, pa.Schema] = {
     "filter": FILTER,
     "dedup": DEDUP,
+    "passages": PASSAGES,
+    "decontaminate": DECONTAMINATE,
     "tokenize": TOKENIZE,
     "embed": EMBED,
     "cluster": CLUSTER,
+    "semantic": SEMANTIC,
     "order": ORDER,
 }
 """Column tables by the stage that writes them, in the order of the walk."""

@@ -131,6 +131,7 @@ def columns(
             "dup_of": [ids[first[i]] if passed[i] and not alive[i] else None for i in range(count)],
             "component_size": [len(groups[text]) if passed[i] else 1 for i, text in enumerate(texts)],
             "similarity": [1.0 if passed[i] and not alive[i] else None for i in range(count)],
+            "dup_kind": ["exact" if passed[i] and not alive[i] else None for i in range(count)],
         },
         "tokenize": {"input_ids": tokens, "num_tokens": [len(t or ()) for t in tokens]},
         "embed": {

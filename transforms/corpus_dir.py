@@ -17,10 +17,19 @@ import pyarrow.compute as pc
 
 from ropewalk.schemas import address, files
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest
+from ropewalk.transforms.cuts import cut_spans
 
 DOCUMENTS = "documents"
-ALIVE_COLUMNS = {"filter": "passed", "dedup": "keep"}
+ALIVE_COLUMNS = {
+    "filter": "passed",
+    "dedup": "keep",
+    "passages": "enough_left",
+    "decontaminate": "clean",
+    "semantic": "semantic_keep",
+}
 """Stages that can put a document out, and the column that says so."""
+SPAN_COLUMNS = {"passages": "repeated_spans", "decontaminate": "masked_spans"}
+"""Stages that cut spans out of the text, and the column that says which."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,12 @@ class CorpusDir:
         return StageManifest.model_validate(json.loads(data)) if data else None
 
     def read(
-        self, shard: int, columns: Mapping[str, Sequence[str]], *, alive: Sequence[str] | None = None
+        self,
+        shard: int,
+        columns: Mapping[str, Sequence[str]],
+        *,
+        alive: Sequence[str] | None = None,
+        cut: Sequence[str] = (),
     ) -> Iterator[pa.RecordBatch]:
         """Streams one shard's rows with columns from several tables side by side.
 
@@ -71,6 +85,7 @@ class CorpusDir:
             columns: Column names by table (`{"documents": ["id", "text"], "tokenize": ["num_tokens"]}`).
             alive: Stages whose verdicts make a last column `alive` (bool): true where all of them keep the row. None
                 adds no such column.
+            cut: Stages whose spans are cut out of `text`: it comes as the later stages see it.
 
         Yields:
             Batches of at most the size they were written in, with a first column `address` (uint64).
@@ -79,6 +94,8 @@ class CorpusDir:
         for stage in alive or ():
             if ALIVE_COLUMNS[stage] not in wanted.setdefault(stage, []):
                 wanted[stage].append(ALIVE_COLUMNS[stage])
+        for stage in cut:
+            wanted.setdefault(stage, []).append(SPAN_COLUMNS[stage])
         row = 0
         for parts in _aligned([self._batches(shard, table, names) for table, names in wanted.items()]):
             by_name = {
@@ -87,6 +104,8 @@ class CorpusDir:
             count = parts[0].num_rows
             fields: dict[str, pa.Array] = {"address": pa.array(address.of_rows(shard, row, count))}
             fields |= {name: by_name[name] for names in columns.values() for name in names}
+            if cut:
+                fields["text"] = cut_spans(fields["text"], [by_name[SPAN_COLUMNS[stage]] for stage in cut])
             if alive is not None:
                 mask = pa.array(np.ones(count, bool))
                 for stage in alive:

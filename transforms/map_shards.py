@@ -39,6 +39,7 @@ class MapShards(beam.PTransform):
         function: What to compute.
         target: Where to write.
         aligned: Whether the result has one row for each row read, as columns must.
+        cut: Stages whose spans are cut out of the text that the function sees.
     """
 
     corpus: CorpusDir
@@ -47,6 +48,7 @@ class MapShards(beam.PTransform):
     function: BatchFunction
     target: ShardFolder
     aligned: bool = True
+    cut: Sequence[str] = ()
 
     def expand(self, shards: beam.PCollection[int]) -> beam.PCollection[int]:
         """Spreads the shards over workers and maps each."""
@@ -57,13 +59,14 @@ class _MapShard(beam.DoFn):
     def __init__(self, transform: MapShards) -> None:
         self.corpus, self.columns, self.alive = transform.corpus, transform.columns, transform.alive
         self.function, self.target, self.aligned = transform.function, transform.target, transform.aligned
+        self.cut = transform.cut
 
     def setup(self) -> None:
         self.function.setup()
 
     def process(self, shard: int) -> Iterator[int]:
         with self.target.writer(shard) as writer:
-            for batch in self.corpus.read(shard, self.columns, alive=self.alive):
+            for batch in self.corpus.read(shard, self.columns, alive=self.alive, cut=self.cut):
                 with metrics.timed_msec(type(self.function), "batch-msec"):
                     result, counters = self.function(batch)
                 if self.aligned and result.num_rows != batch.num_rows:

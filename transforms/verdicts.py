@@ -124,6 +124,9 @@ class Verdicts:
         open_ = removed & np.isnan(similarity)
         similarity[open_] = pairs.jaccard(places[open_], survivor[open_]).astype(np.float32)
 
+        kind = np.full(count, "near", object)
+        kind[open_] = "chained"
+        kind[exact] = "exact"
         names = ids.rows(survivor[removed]).column(0)
         place = np.cumsum(removed) - 1
         columns = [
@@ -131,6 +134,7 @@ class Verdicts:
             names.take(pa.array(place, mask=~removed)) if len(names) else pa.nulls(count, pa.string()),
             pa.array(size),
             pa.array(similarity, mask=~removed),
+            pa.array(kind, pa.string(), mask=~removed),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=tables.DEDUP), {
             "docs-in": count,

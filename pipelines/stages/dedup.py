@@ -44,7 +44,7 @@ COPIES = 3
 
 def jobs(context: Context) -> Jobs:
     """Sketch, candidates, verify, survivors, verdicts."""
-    corpus, config, alive = context.corpus, context.config, context.alive("filter")
+    corpus, config, alive = context.corpus, context.config, context.alive
     bands = config.bands if config.near else 0
     hasher = MinHash(
         ngram=config.ngram,

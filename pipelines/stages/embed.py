@@ -18,19 +18,19 @@ from ropewalk.transforms import sampling
 from ropewalk.transforms.map_shards import MapShards
 
 VERSION = 1
-READS: Sequence[str] = ("filter", "dedup")
+READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate")
 
 
 def jobs(context: Context) -> Jobs:
     """Frequencies of a sample, then vectors of all."""
-    alive = context.alive("filter", "dedup")
+    alive = context.alive
     partial = context.work("frequencies", embedding.FREQUENCIES, context.num_shards)
     limit = sampling.limit(embedding.SAMPLE_DOCUMENTS, context.rows)
     count = embedding.CountFrequencies(limit, context.threads)
 
     def build_frequencies(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
         read = {"documents": ["id", "text"]}
-        mapped = MapShards(context.corpus, read, alive, count, partial, aligned=False)
+        mapped = MapShards(context.corpus, read, alive, count, partial, aligned=False, cut=context.cut)
         return pipeline | beam.Create(shards) | mapped
 
     yield Job("count words", partial, build_frequencies)
@@ -47,7 +47,9 @@ def jobs(context: Context) -> Jobs:
 
     def build(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
         read = {"documents": ["text"]}
-        return pipeline | beam.Create(shards) | MapShards(context.corpus, read, alive, function, target)
+        return (
+            pipeline | beam.Create(shards) | MapShards(context.corpus, read, alive, function, target, cut=context.cut)
+        )
 
     yield Job("embed", target, build)
     return {

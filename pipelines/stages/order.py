@@ -25,7 +25,7 @@ from ropewalk.transforms.shards import ShardFolder
 from ropewalk.transforms.vectors import to_matrix
 
 VERSION = 1
-READS: Sequence[str] = ("filter", "dedup", "embed", "cluster")
+READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate", "embed", "cluster", "semantic")
 
 ROW_BYTES = 560
 """Bytes a document takes in the shuffle: a vector, an id, an address, a cluster, and Arrow's share."""
@@ -45,7 +45,7 @@ def jobs(context: Context) -> Jobs:
     function = OrderBySimilarity(config.neighbours, config.min_segment, partitions)
     local = context.work("local", LOCAL, partitions)
     columns = {"documents": ["id"], "embed": ["vector"], "cluster": ["cluster"]}
-    alive = context.alive("filter", "dedup")
+    alive = context.alive
 
     def order_locally(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
         return (

@@ -21,7 +21,9 @@ from ropewalk.transforms.pack import PlanSequences
 from ropewalk.transforms.shards import ShardFolder
 
 VERSION = 1
-READS: Sequence[str] = ("filter", "dedup", "tokenize", "embed", "order")
+READS: Sequence[str] = (
+    "filter", "dedup", "passages", "decontaminate", "tokenize", "embed", "semantic", "order"
+)  # fmt: skip
 
 SHARD_TOKENS = 1 << 26
 """Tokens of an output shard, about (256 MiB)."""
@@ -42,7 +44,7 @@ def jobs(context: Context) -> Jobs:
         return (
             pipeline
             | beam.Create(range(context.num_shards))
-            | ReadShards(corpus, columns, context.alive("filter", "dedup"))
+            | ReadShards(corpus, columns, context.alive)
             | beam.ParDo(KeyPending(function.keyed, shards))
             | WriteGroups(function, plan, shards, pack.PLACED)
         )

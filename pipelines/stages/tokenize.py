@@ -12,7 +12,7 @@ from ropewalk.transforms.map_shards import MapShards
 from ropewalk.transforms.tokenize import Tokenize, end_of_text
 
 VERSION = 1
-READS: Sequence[str] = ("filter", "dedup")
+READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate")
 
 
 def extra_key(config: Any) -> dict[str, str]:
@@ -30,8 +30,10 @@ def jobs(context: Context) -> Jobs:
     function = Tokenize(name, context.config.add_eos, context.threads, tokenizer.fingerprint)
 
     def build(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
-        read, alive = {"documents": ["text"]}, context.alive("filter", "dedup")
-        return pipeline | beam.Create(shards) | MapShards(context.corpus, read, alive, function, target)
+        read, alive = {"documents": ["text"]}, context.alive
+        return (
+            pipeline | beam.Create(shards) | MapShards(context.corpus, read, alive, function, target, cut=context.cut)
+        )
 
     yield Job("tokenize", target, build)
     return {
