@@ -2,6 +2,11 @@
 
     P(candidates | Jaccard s) = 1 - (1 - s^rows)^bands
 
+What a threshold t makes of this S-curve is told by two areas, those that `datasketch.MinHashLSH` weighs:
+
+    false negatives  integral over t … 1 of 1 - P(s)        pairs to be found that are not
+    false positives  integral over 0 … t of P(s)            pairs that are looked at in vain
+
 A band's key is a 64-bit hash of the band's number and its values,
 
     h <- START + band;   for each value v:  h <- (h ^ v) * M1;  h <- h ^ (h >> 32);    key = mix(h)
@@ -68,3 +73,65 @@ def match_probability(similarity: float, bands: int, rows: int) -> float:
 def midpoint(bands: int, rows: int) -> float:
     """Where the S-curve is steep: (1 / bands)^(1 / rows); 14 x 8: 0.72, 20 x 13: 0.79."""
     return float((1 / bands) ** (1 / rows))
+
+
+def errors(bands: int, rows: int, threshold: float) -> tuple[float, float]:
+    """Areas of false negatives above a similarity and of false positives below it, see the module."""
+    missed = 1 - threshold - _area(bands, rows, threshold, 1.0)
+    return missed, _area(bands, rows, 0.0, threshold)
+
+
+def derive(threshold: float, recall: float, values: int) -> tuple[int, int]:
+    """The bands and rows that find enough of the pairs at a threshold and look at the fewest others in vain.
+
+    Args:
+        threshold: Jaccard similarity, 0 … 1.
+        recall: Share of the pairs of just this similarity that must become candidates; of more similar ones more do.
+        values: Values that a signature may have.
+
+    Returns:
+        Bands and rows, with bands * rows <= values and `match_probability` at the threshold of at least `recall`, and
+        the smallest area of false positives; of two with the same, the one of fewer values.
+
+    Raises:
+        ValueError: No bands and rows reach the recall.
+    """
+    found = []
+    for rows in range(1, values + 1):
+        bands = _fewest_bands(threshold, recall, rows, values // rows)
+        if bands:
+            found.append((_area(bands, rows, 0.0, threshold), bands * rows, bands, rows))
+    if not found:
+        most = match_probability(threshold, values, 1)
+        raise ValueError(
+            f"{values} values cannot find {recall} of the pairs of similarity {threshold}, at most {most:.4f} of them "
+            f"({values} bands of 1 row): more values, a higher threshold or a lower recall"
+        )
+    return min(found)[2:]
+
+
+def _fewest_bands(threshold: float, recall: float, rows: int, most: int) -> int:
+    """Fewest bands of so many rows that reach the recall; 0 if `most` do not."""
+    low, high = 1, most
+    if most < 1 or match_probability(threshold, most, rows) < recall:
+        return 0
+    while low < high:  # more bands find more
+        middle = (low + high) // 2
+        if match_probability(threshold, middle, rows) < recall:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _area(bands: int, rows: int, first: float, last: float) -> float:
+    """Area under the S-curve, by Gauss's rule on pieces about its steep part: exact to about ten digits."""
+    middle = midpoint(bands, rows)
+    width = 1 / (bands * rows) ** 0.5
+    cuts = sorted({first, last, *(min(max(middle + k * width, first), last) for k in range(-4, 5))})
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    total = 0.0
+    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        s = start + (nodes + 1) / 2 * (stop - start)
+        total += float(weights @ (1 - (1 - s**rows) ** bands)) * (stop - start) / 2
+    return total

@@ -36,7 +36,7 @@ def longest_repeat(text: np.ndarray, sa: np.ndarray) -> tuple[int, int, int]:
         Length, and where its first and its last occurrence start; length 0 if nothing is repeated.
     """
     n = len(text)
-    lcp = _lcp(text, sa)
+    lcp = lcp_array(text, sa)
     # An open interval: shared length, and the first and the last position of its suffixes in the text.
     length, first, last = np.empty(n + 1, np.int32), np.empty(n + 1, np.int32), np.empty(n + 1, np.int32)
     best, best_first, best_last = 0, 0, 0
@@ -59,7 +59,8 @@ def longest_repeat(text: np.ndarray, sa: np.ndarray) -> tuple[int, int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _lcp(text: np.ndarray, sa: np.ndarray) -> np.ndarray:
+def lcp_array(text: np.ndarray, sa: np.ndarray) -> np.ndarray:
+    """What each suffix has in common with the one before it in sorted order: int32[n] twice -> int32[n], 0 first."""
     n = len(text)
     rank, lcp = np.empty(n, np.int32), np.zeros(n, np.int32)
     for k in range(n):

@@ -14,6 +14,8 @@ from numba import njit
 
 EMPTY = np.uint32(0xFFFFFFFF)
 """Every value of the signature of no shingles."""
+LANES = 32
+"""`lower` takes so many shingles at once, and repeats one of them where they do not suffice."""
 
 
 def permutations(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +50,7 @@ def lower(
     Args:
         shingles: uint32 or uint64.
         count: How many there are.
-        mixed: Scratch space, uint32[count or more].
+        mixed: Scratch space, uint32[count + LANES or more].
         a: Multipliers, uint32[permutations].
         b: Summands, uint32[permutations].
         signature: uint32[permutations], changed in place; begin with `EMPTY`.
@@ -58,13 +60,16 @@ def lower(
         x = np.uint32(np.uint32(x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B))
         x = np.uint32(np.uint32(x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35))
         mixed[i] = np.uint32(x ^ (x >> np.uint32(16)))
+    padded = (count + LANES - 1) // LANES * LANES
+    for i in range(count, padded):
+        mixed[i] = mixed[0]
     size = len(a)
     k = 0
     while k + 4 <= size:
         a0, a1, a2, a3 = a[k], a[k + 1], a[k + 2], a[k + 3]
         b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
         m0, m1, m2, m3 = signature[k], signature[k + 1], signature[k + 2], signature[k + 3]
-        for i in range(count):
+        for i in range(padded):
             x = mixed[i]
             m0 = min(m0, np.uint32(x * a0 + b0))
             m1 = min(m1, np.uint32(x * a1 + b1))
@@ -74,7 +79,7 @@ def lower(
         k += 4
     while k < size:
         m0 = signature[k]
-        for i in range(count):
+        for i in range(padded):
             m0 = min(m0, np.uint32(mixed[i] * a[k] + b[k]))
         signature[k] = m0
         k += 1
@@ -84,7 +89,7 @@ def lower(
 def _minhash(
     shingles: np.ndarray, borders: np.ndarray, a: np.ndarray, b: np.ndarray, signatures: np.ndarray, block: int
 ) -> None:
-    mixed = np.empty(block, np.uint32)
+    mixed = np.empty(block + LANES, np.uint32)
     for i in range(len(borders) - 1):
         at = borders[i]
         while at < borders[i + 1]:

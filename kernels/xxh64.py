@@ -105,59 +105,65 @@ def _round(a: np.uint64, x: np.uint64) -> Any:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _read64(data: np.ndarray, at: int) -> Any:
-    # LLVM folds the eight byte loads into one.
+    # LLVM folds the eight byte loads into one; an index that could be negative would keep it from that.
+    i = np.uint64(at)
     return (
-        np.uint64(data[at])
-        | np.uint64(data[at + 1]) << np.uint64(8)
-        | np.uint64(data[at + 2]) << np.uint64(16)
-        | np.uint64(data[at + 3]) << np.uint64(24)
-        | np.uint64(data[at + 4]) << np.uint64(32)
-        | np.uint64(data[at + 5]) << np.uint64(40)
-        | np.uint64(data[at + 6]) << np.uint64(48)
-        | np.uint64(data[at + 7]) << np.uint64(56)
+        np.uint64(data[i])
+        | np.uint64(data[i + np.uint64(1)]) << np.uint64(8)
+        | np.uint64(data[i + np.uint64(2)]) << np.uint64(16)
+        | np.uint64(data[i + np.uint64(3)]) << np.uint64(24)
+        | np.uint64(data[i + np.uint64(4)]) << np.uint64(32)
+        | np.uint64(data[i + np.uint64(5)]) << np.uint64(40)
+        | np.uint64(data[i + np.uint64(6)]) << np.uint64(48)
+        | np.uint64(data[i + np.uint64(7)]) << np.uint64(56)
     )
+
+
+@njit(cache=True, nogil=True)
+def hash_bytes(data: np.ndarray, at: int, stop: int, seed: np.uint64) -> Any:
+    """XXH64 of bytes [at, stop) of `data`, for other kernels."""
+    n = stop - at
+    if n >= 32:
+        a0, a1, a2, a3 = seed + P1 + P2, seed + P2, seed, seed - P1
+        while stop - at >= 32:
+            a0 = _round(a0, _read64(data, at))
+            a1 = _round(a1, _read64(data, at + 8))
+            a2 = _round(a2, _read64(data, at + 16))
+            a3 = _round(a3, _read64(data, at + 24))
+            at += 32
+        h = _rotl(a0, 1) + _rotl(a1, 7) + _rotl(a2, 12) + _rotl(a3, 18)
+        zero = np.uint64(0)
+        h = (h ^ _round(zero, a0)) * P1 + P4
+        h = (h ^ _round(zero, a1)) * P1 + P4
+        h = (h ^ _round(zero, a2)) * P1 + P4
+        h = (h ^ _round(zero, a3)) * P1 + P4
+    else:
+        h = seed + P5
+    h = h + np.uint64(n)
+    while stop - at >= 8:
+        h = _rotl(h ^ _round(np.uint64(0), _read64(data, at)), 27) * P1 + P4
+        at += 8
+    if stop - at >= 4:
+        word = (
+            np.uint64(data[at])
+            | np.uint64(data[at + 1]) << np.uint64(8)
+            | np.uint64(data[at + 2]) << np.uint64(16)
+            | np.uint64(data[at + 3]) << np.uint64(24)
+        )
+        h = _rotl(h ^ word * P1, 23) * P2 + P3
+        at += 4
+    while at < stop:
+        h = _rotl(h ^ np.uint64(data[at]) * P5, 11) * P1
+        at += 1
+    h = (h ^ (h >> np.uint64(33))) * P2
+    h = (h ^ (h >> np.uint64(29))) * P3
+    return h ^ (h >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
 def _xxh64(data: np.ndarray, offsets: np.ndarray, seed: np.uint64, out: np.ndarray) -> None:
     for i in range(len(out)):
-        at, stop = offsets[i], offsets[i + 1]
-        n = stop - at
-        if n >= 32:
-            a0, a1, a2, a3 = seed + P1 + P2, seed + P2, seed, seed - P1
-            while stop - at >= 32:
-                a0 = _round(a0, _read64(data, at))
-                a1 = _round(a1, _read64(data, at + 8))
-                a2 = _round(a2, _read64(data, at + 16))
-                a3 = _round(a3, _read64(data, at + 24))
-                at += 32
-            h = _rotl(a0, 1) + _rotl(a1, 7) + _rotl(a2, 12) + _rotl(a3, 18)
-            zero = np.uint64(0)
-            h = (h ^ _round(zero, a0)) * P1 + P4
-            h = (h ^ _round(zero, a1)) * P1 + P4
-            h = (h ^ _round(zero, a2)) * P1 + P4
-            h = (h ^ _round(zero, a3)) * P1 + P4
-        else:
-            h = seed + P5
-        h = h + np.uint64(n)
-        while stop - at >= 8:
-            h = _rotl(h ^ _round(np.uint64(0), _read64(data, at)), 27) * P1 + P4
-            at += 8
-        if stop - at >= 4:
-            word = (
-                np.uint64(data[at])
-                | np.uint64(data[at + 1]) << np.uint64(8)
-                | np.uint64(data[at + 2]) << np.uint64(16)
-                | np.uint64(data[at + 3]) << np.uint64(24)
-            )
-            h = _rotl(h ^ word * P1, 23) * P2 + P3
-            at += 4
-        while at < stop:
-            h = _rotl(h ^ np.uint64(data[at]) * P5, 11) * P1
-            at += 1
-        h = (h ^ (h >> np.uint64(33))) * P2
-        h = (h ^ (h >> np.uint64(29))) * P3
-        out[i] = h ^ (h >> np.uint64(32))
+        out[i] = hash_bytes(data, offsets[i], offsets[i + 1], seed)
 
 
 def to_hex(high: np.ndarray, low: np.ndarray) -> pa.StringArray:

@@ -9,6 +9,7 @@ import typer
 
 from ropewalk.pipelines import synth_cli
 from ropewalk.pipelines.failures import console, failures
+from ropewalk.pipelines.kernel_cache import drop_stale_kernels
 from ropewalk.pipelines.terminal import shown
 
 app = typer.Typer(
@@ -137,6 +138,47 @@ def inspect(
 
 
 @app.command()
+def explain(
+    directory: Annotated[str, typer.Argument(help="Corpus folder.")],
+    id: Annotated[str, typer.Argument(help="Id of a document, or the beginning of it.")],
+    debug: Debug = False,
+) -> None:
+    """Why a document stays or goes: what each stage found in it, its copies and what they share, where it ended."""
+    with failures(debug):
+        from ropewalk.pipelines.explain import Explainer
+
+        Explainer(directory, console).explain(id)
+
+
+@app.command()
+def retry_rejects(
+    directory: Annotated[str, typer.Argument(help="Corpus folder.")],
+    mended: Annotated[
+        Path | None, typer.Option("--mended", help="The file of dead letters, mended; without it, one is written.")
+    ] = None,
+    no_run: Annotated[bool, typer.Option("--no-run", help="Do not run the recipe with the mended records.")] = False,
+    workers: Workers = 1,
+    debug: Debug = False,
+) -> None:
+    """Write rejected records to a file to be mended; with `--mended`, take them back and run the recipe with them."""
+    from ropewalk.pipelines import retry_rejects as retry
+    from ropewalk.pipelines.synth_manifest import is_run
+
+    with failures(debug):
+        if is_run(directory):
+            console.print("This is a synthesis run: `ropewalk synth RECIPE --force` asks its failed rows again.")
+        elif mended is None:
+            retry.show_written(retry.write_letters(directory), directory, console)
+        else:
+            fed = retry.feed(directory, str(mended))
+            retry.show_fed(fed, console)
+            if fed.records and not no_run:
+                _walk(retry.recipe_of(directory), workers, "local", [], "ingest", "report", False, debug)
+            elif fed.records:
+                console.print("The next `ropewalk run` of its recipe reads them.")
+
+
+@app.command()
 def report(
     directory: Annotated[str, typer.Argument(help="Corpus folder.")],
     debug: Debug = False,
@@ -157,6 +199,7 @@ app.add_typer(synth_cli.guards_app, name="guards")
 
 def main() -> None:
     """The console script."""
+    drop_stale_kernels()
     app()
 
 

@@ -15,7 +15,7 @@ from ropewalk.schemas.recipe import STAGES, Recipe, RecipeError
 from ropewalk.transforms import shards
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Raised when the report shows the same corpus in another way."""
 
 

@@ -3,16 +3,16 @@
 import json
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
+from ropewalk.pipelines import rows
 from ropewalk.pipelines.terminal import clean, shown
 from ropewalk.schemas import files
 from ropewalk.schemas.recipe import RecipeError
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+from ropewalk.transforms.ingest.mended import answered, letter_key
 
 SHOWN_CHARS = 600
 
@@ -45,7 +45,7 @@ class Inspector:
         for column in table.columns[1:4]:
             column.justify = "right"
         table.add_row(*self._row(DOCUMENTS, self.manifest.ingest))
-        for folder in self._folders("columns") + self._folders("sequences"):
+        for folder in rows.folders(self.corpus, "columns") + rows.folders(self.corpus, "sequences"):
             manifest = self.corpus.stage_manifest(folder)
             if manifest:
                 table.add_row(*self._row(folder, manifest))
@@ -57,19 +57,19 @@ class Inspector:
         Raises:
             RecipeError: If there is no such document.
         """
-        shard, offset = self._locate(row, id)
+        place = self._locate(row, id)
         table = Table(show_header=False, box=None, padding=(0, 2))
-        table.add_row("address", f"shard {shard}, row {offset}")
-        for folder in [DOCUMENTS, *self._folders("columns")]:
+        table.add_row("address", f"shard {place[0]}, row {place[1]}")
+        for folder in [DOCUMENTS, *rows.folders(self.corpus, "columns")]:
             name = folder.removeprefix("columns/")
             if name != DOCUMENTS and self.corpus.stage_manifest(folder) is None:
                 continue
-            for column, value in self._fetch(name, shard, offset).items():
+            for column, value in rows.fetch(self.corpus, name, place).items():
                 if column != "text":
                     table.add_row(column, shown(shorten(value)))
         self.console.print(table)
         self.console.print(Rule("text"))
-        self.console.print(shown(shorten(self._fetch(DOCUMENTS, shard, offset)["text"], 4 * SHOWN_CHARS)))
+        self.console.print(shown(shorten(rows.fetch(self.corpus, DOCUMENTS, place)["text"], 4 * SHOWN_CHARS)))
 
     def sequence(self, number: int, layout: str | None) -> None:
         """One packed sequence: its documents in order, each with head and tail.
@@ -77,7 +77,7 @@ class Inspector:
         Raises:
             RecipeError: If there is no such layout or sequence.
         """
-        layouts = [folder.removeprefix("sequences/") for folder in self._folders("sequences")]
+        layouts = [folder.removeprefix("sequences/") for folder in rows.folders(self.corpus, "sequences")]
         if not layouts:
             raise RecipeError(f"{self.corpus.url}: no sequences yet: run the recipe up to `pack`")
         layout = layout or layouts[0]
@@ -89,44 +89,51 @@ class Inspector:
         self.console.print(
             f"sequence {number} of {layout}: {found['num_tokens']:,} tokens, {count} segments, similarity {similarity}"
         )
-        places = self._places(set(found["doc_ids"]))
+        places = rows.places(self.corpus, set(found["doc_ids"]))
         for id_, start, length in zip(found["doc_ids"], found["doc_starts"], found["seq_lengths"], strict=True):
-            document = self._fetch(DOCUMENTS, *places[id_])
+            document = rows.fetch(self.corpus, DOCUMENTS, places[id_])
             name = clean(document["url"] or document["source"])
             part = f", from token {start:,}" if start else ""
             self.console.print(Rule(f"{shown(name)} · {length:,} tokens{part} · {id_}", align="left"))
             self.console.print(shown(shorten(document["text"], SHOWN_CHARS)), highlight=False)
 
     def rejects(self, count: int = 50) -> None:
-        """The first dead letters, with file, line and reason."""
-        printed = 0
+        """The first dead letters, with file, line and reason; those that have been mended are only counted."""
+        printed = mended = 0
+        done = answered(self.corpus.url)
         table = Table("reason", "file", "line", "byte", "detail")
-        for folder in self._folders("rejects"):
+        for folder in rows.folders(self.corpus, "rejects"):
             url = files.join(self.corpus.url, folder)
             for name in files.names(url):
-                if not name.endswith(".arrow") or printed >= count:
+                if not name.endswith(".arrow") or (printed >= count and not done):
                     continue
                 for batch in files.open_arrow(files.join(url, name)):
-                    for row in batch.drop_columns("payload").slice(0, count - printed).to_pylist():
-                        cells = (row["reason"], row["path"], row["line"], row["byte_offset"], row["detail"])
-                        table.add_row(*(shown(shorten(cell, 200)) for cell in cells))
-                        printed += 1
+                    for number in range(batch.num_rows if printed < count or done else 0):
+                        row = batch.slice(number, 1).to_pylist()[0]
+                        if done and letter_key(row) in done:
+                            mended += 1
+                        elif printed < count:
+                            cells = (row["reason"], row["path"], row["line"], row["byte_offset"], row["detail"])
+                            table.add_row(*(shown(shorten(cell, 200)) for cell in cells))
+                            printed += 1
         total = self.manifest.ingest.counters.get("rejected-records", 0)
-        self.console.print(table if printed else "No record was rejected.")
-        if total > printed:
-            self.console.print(f"{total - printed:,} more in {files.join(self.corpus.url, 'rejects')}")
+        self.console.print(table if printed else "No record was rejected." if not total else "None is left to mend.")
+        if total > printed + mended:
+            more = f"{total - printed - mended:,} more in {files.join(self.corpus.url, 'rejects')}"
+            self.console.print(shown(more), highlight=False)
+        if mended:
+            self.console.print(f"{mended:,} others have been mended, and read as records of their own.")
+        if printed:
+            self.console.print(f"To mend them: [bold]ropewalk retry-rejects {shown(self.corpus.url)}[/]")
 
     def _row(self, folder: str, manifest: Any) -> tuple[str, ...]:
         size = sum(shard.bytes for shard in manifest.shards)
         counters = ", ".join(f"{name} {value:,}" for name, value in list(manifest.counters.items())[:6])
         return folder, f"{manifest.rows:,}", f"{size:,}", f"{manifest.run.seconds:.1f}", shown(counters)
 
-    def _folders(self, group: str) -> list[str]:
-        return [f"{group}/{name}" for name in files.names(files.join(self.corpus.url, group))]
-
     def _locate(self, row: int | None, id: str | None) -> tuple[int, int]:
         if id is not None:
-            places = self._places({id})
+            places = rows.places(self.corpus, {id})
             if id not in places:
                 raise RecipeError(f"--id {id}: no such document in {self.corpus.url}")
             return places[id]
@@ -137,26 +144,6 @@ class Inspector:
                 return shard, left
             left -= record.rows
         raise RecipeError(f"--row {row}: the corpus has {self.manifest.rows:,} rows, numbered from 0")
-
-    def _places(self, ids: set[str]) -> dict[str, tuple[int, int]]:
-        wanted, places = pa.array(sorted(ids)), {}
-        for shard in range(len(self.corpus.file_names)):
-            row = 0
-            for batch in files.open_arrow(files.join(self.corpus.folder(DOCUMENTS), self.corpus.file_names[shard])):
-                hits = pc.indices_nonzero(pc.is_in(batch.column("id"), wanted))
-                for hit in hits.to_pylist():
-                    places[batch.column("id")[hit].as_py()] = (shard, row + hit)
-                row += batch.num_rows
-            if len(places) == len(ids):
-                break
-        return places
-
-    def _fetch(self, table: str, shard: int, row: int) -> dict[str, Any]:
-        for batch in files.open_arrow(files.join(self.corpus.folder(table), self.corpus.file_names[shard])):
-            if row < batch.num_rows:
-                return dict(batch.slice(row, 1).to_pylist()[0])
-            row -= batch.num_rows
-        raise RuntimeError(f"{table}: shard {shard} has fewer rows than its manifest says")
 
     def _sequence(self, layout: str, number: int) -> dict[str, Any]:
         manifest = self.corpus.stage_manifest(f"sequences/{layout}")

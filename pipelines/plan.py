@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from ropewalk.kernels import bands as lsh
 from ropewalk.pipelines import corpus, walk
+from ropewalk.pipelines.stages.dedup import bands_and_rows
 from ropewalk.pipelines.terminal import shown, size
+from ropewalk.schemas.dedup import DedupConfig
 from ropewalk.schemas.recipe import Recipe
 from ropewalk.transforms.corpus_dir import CorpusDir
 
@@ -18,6 +21,9 @@ BYTES_PER_DOCUMENT = 4_000
 """Assumed length of a document before ingest has counted."""
 BYTES_PER_TOKEN = 4
 """Assumed text per token before tokenize has counted; also the size of a token id."""
+BYTES_PER_UNIT = 60
+"""Assumed length of a paragraph, line or the distance of two fingerprints."""
+UNIT_BYTES = 28
 VECTOR_BYTES = 512
 EDGE_BYTES = 24
 
@@ -40,16 +46,21 @@ class Cost:
 def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
     """Estimated cost of every step by name, for a corpus of this size."""
     tokens = text_bytes // BYTES_PER_TOKEN
-    dedup = recipe.dedup
-    bands = (dedup.bands + 1 if dedup.near else 1) if dedup else 0
-    signature = 4 * dedup.bands * dedup.rows + 48 if dedup else 0
+    bands, rows = bands_and_rows(recipe.dedup) if recipe.dedup else (0, 0)
+    signature = 4 * bands * rows + 56
+    keys = bands + 1 + bool(recipe.dedup and recipe.dedup.url)
+    reads_text = recipe.filter and (recipe.filter.rules or recipe.filter.languages is not None)
+    units = text_bytes // BYTES_PER_UNIT
     known = {
         "ingest": Cost(text_bytes, 0, text_bytes),
-        "filter": Cost(4 * documents, 0, 2 * documents),
-        "dedup": Cost(text_bytes, documents * bands * EDGE_BYTES, documents * (signature + 16)),
+        "filter": Cost(text_bytes if reads_text else 4 * documents, 0, 2 * documents),
+        "dedup": Cost(text_bytes, documents * keys * EDGE_BYTES, documents * (signature + 24)),
+        "passages": Cost(text_bytes, units * UNIT_BYTES, documents * 24),
+        "decontaminate": Cost(text_bytes, 0, documents * 24),
         "tokenize": Cost(text_bytes, 0, tokens * BYTES_PER_TOKEN),
         "embed": Cost(text_bytes, 0, documents * VECTOR_BYTES),
         "cluster": Cost(documents * VECTOR_BYTES, 0, documents * 8),
+        "semantic": Cost(documents * VECTOR_BYTES, documents * (VECTOR_BYTES + 40), documents * 24),
         "order": Cost(documents * VECTOR_BYTES, documents * (VECTOR_BYTES + 52), documents * 12),
         "report": Cost(documents * 600, 0, 2_000_000),
     }
@@ -95,7 +106,29 @@ def show_plan(recipe: Recipe, console: Console) -> None:
             name, state, size(cost.read), shuffled[0], size(cost.written), shuffled[1], style="dim" if done else ""
         )
     console.print(table)
+    if recipe.dedup and recipe.dedup.near:
+        console.print(curve(recipe.dedup))
     console.print(f"A pass of a local shuffle holds at most {recipe.memory_mb} MB (`memory_mb`). Nothing was run.")
+
+
+def curve(config: DedupConfig) -> Table:
+    """The S-curve of the dedup's bands, and what it makes of pairs on the wrong side of the threshold."""
+    bands, rows = bands_and_rows(config)
+    found = "not verified" if config.verify == "none" else f"verified by {config.verify} similarity"
+    missed, extra = lsh.errors(bands, rows, config.threshold)
+    table = Table(
+        title=f"near-duplicates: {bands} bands of {rows} rows, threshold {config.threshold}, {found}",
+        caption=f"Pairs spread evenly over all similarities: of those above the threshold "
+        f"{missed / max(1 - config.threshold, 1e-9):.1%} are missed, of those below "
+        f"{extra / max(config.threshold, 1e-9):.1%} are compared in vain",
+        title_justify="left", caption_justify="left",
+    )  # fmt: skip
+    points = sorted({0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, config.threshold})
+    table.add_column("similarity of a pair")
+    for point in points:
+        table.add_column(f"{point:g}", justify="right", style="bold" if point == config.threshold else "")
+    table.add_row("chance to be compared", *(f"{lsh.match_probability(point, bands, rows):.3f}" for point in points))
+    return table
 
 
 def _state(name: str, ingested: bool, states: dict[str, corpus.State], folder: CorpusDir, recipe: Recipe) -> str:

@@ -16,13 +16,13 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from ropewalk.pipelines import charts, report_data
-from ropewalk.pipelines.report_data import Documents, Histogram, Rejects, Stages
+from ropewalk.pipelines import charts, report_data, report_removed
+from ropewalk.pipelines.report_data import Documents, Rejects, Stages
+from ropewalk.pipelines.report_histogram import Histogram
 from ropewalk.pipelines.report_map import Map, collect_map
 from ropewalk.pipelines.report_sequences import Layout, collect_layout, fill_texts, wanted_ids
 from ropewalk.schemas import files
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest
-from ropewalk.schemas.recipe import RecipeError, parse_recipe
 from ropewalk.schemas.tables import COLUMNS
 from ropewalk.transforms.corpus_dir import CorpusDir
 
@@ -31,6 +31,20 @@ REASONS = 12
 SOURCES = 20
 LAYOUTS = 6
 """Layouts shown with examples: bounds the page."""
+LEVELS = {
+    "filter": ("passed", "Passed the filters"),
+    "dedup": ("kept", "Kept after deduplication"),
+    "passages": ("enough", "Enough left without repeated passages"),
+    "decontaminate": ("clean", "Kept after decontamination"),
+    "semantic": ("distinct", "Kept after semantic deduplication"),
+}
+"""Key and label of what each stage that puts documents out leaves."""
+CLAIMS = {
+    "filter": ("passed-docs", "passed documents"),
+    "dedup": ("kept-docs", "kept documents"),
+    "semantic": ("kept-docs", "kept documents"),
+}
+"""Counters of stages that must agree with their columns."""
 NEUTRAL = charts.COLOURS
 """The grey colour class: the background against which something is compared."""
 
@@ -59,7 +73,7 @@ def render(url: str, *, recipe: dict[str, Any] | None = None) -> str:
     corpus = CorpusDir.open(url)
     manifest = corpus.manifest()
     assert manifest is not None
-    recipe = recipe if recipe is not None else _own_recipe(url)
+    recipe = recipe if recipe is not None else report_data.own_recipe(url)
     stages = report_data.find_stages(corpus, manifest, recipe)
     layouts = [
         collect_layout(corpus, name, found, examples=4 if i < LAYOUTS else 0)
@@ -75,17 +89,6 @@ def render(url: str, *, recipe: dict[str, Any] | None = None) -> str:
     rejects = report_data.collect_rejects(corpus)
     page = _Page(url, manifest, stages, documents, layouts, sampled, rejects, recipe)
     return _template().render(page.fields())
-
-
-def _own_recipe(url: str) -> dict[str, Any] | None:
-    """The recipe in the corpus folder; none if there is none, or if this version does not understand it."""
-    data = files.read_bytes(files.join(url, "recipe.json"))
-    try:
-        found: dict[str, Any] = json.loads(data or b"null")
-        parse_recipe(found or {}, name="recipe.json")
-    except (ValueError, RecipeError):
-        return None
-    return found
 
 
 def _layout_order(item: tuple[str, StageManifest]) -> tuple[int, int, str]:
@@ -172,6 +175,7 @@ class _Page:
             "max_sources": SOURCES,
             "lengths": self.lengths(),
             "components": self.components(),
+            "removed": report_removed.sections(self.documents.removed, self.stages.columns),
             "map": self.map(),
             "order": self.order(),
             "layouts": [self.layout(layout) for layout in self.layouts],
@@ -192,12 +196,10 @@ class _Page:
             reasons = report_data.reasons_of(counters, "records", without=("records-in", "rejected-records"))
             levels.append(Level("records", "Records read", counters["records-in"], _cut(reasons), found.total))
         levels.append(Level("documents", "Documents", found.total))
-        if "filter" in self.stages.columns:
-            levels[-1].losses, levels[-1].after = _cut(found.reasons), found.passed
-            levels.append(Level("passed", "Passed the filters", found.passed))
-        if "dedup" in self.stages.columns:
-            levels[-1].losses, levels[-1].after = _cut(self.copies()), found.kept
-            levels.append(Level("kept", "Kept after deduplication", found.kept))
+        for stage in self.stages.alive:
+            left = found.removed.survivors[stage]
+            levels[-1].losses, levels[-1].after = _cut(found.removed.losses[stage]), left
+            levels.append(Level(*LEVELS[stage], left))
         for layout in self.layouts:
             levels.append(Level(f"packed {layout.name}", f"Documents in {layout.name}", layout.documents))
         return levels
@@ -206,14 +208,6 @@ class _Page:
         """Files that were not read, by ending."""
         found = report_data.reasons_of(self.manifest.ingest.counters, "files")
         return {n.removeprefix("skipped:"): c for n, c in found.items() if n.startswith("skipped:")}
-
-    def copies(self) -> dict[str, int]:
-        """Copies by kind: as dedup counted them where its counts are those of the columns, else by similarity."""
-        found, counters = dict(self.documents.copies), self.stages.columns["dedup"].counters
-        kinds = {"exact copy": "exact_duplicate-docs", "near copy": "near_duplicate-docs"}
-        counted = {kind: counters[name] for kind, name in kinds.items() if name in counters}
-        outside = found.pop("not considered", 0)
-        return (counted if sum(counted.values()) == sum(found.values()) else found) | {"not considered": outside}
 
     def checks(self, levels: list[Level]) -> list[str]:
         """What does not add up, in words."""
@@ -227,13 +221,10 @@ class _Page:
         claims = [("corpus.json", "documents", self.manifest.rows, found.total)]
         if "rejected-records" in counters:
             claims.append(("ingest", "rejected records", counters["rejected-records"], self.rejects.total))
-        for stage, name, unit, counted in (
-            ("filter", "passed-docs", "passed documents", found.passed),
-            ("dedup", "kept-docs", "kept documents", found.kept),
-        ):
+        for stage, (name, unit) in CLAIMS.items():
             claimed = self.stages.columns[stage].counters.get(name) if stage in self.stages.columns else None
             if claimed is not None:
-                claims.append((stage, unit, claimed, counted))
+                claims.append((stage, unit, claimed, found.removed.survivors[stage]))
         if "tokenize" in self.stages.columns:
             for layout in self.layouts:
                 claims.append((f"layout {layout.name}", "tokens", layout.tokens, found.tokens))
@@ -322,11 +313,15 @@ class _Page:
         if "dedup" not in self.stages.columns:
             return None
         sizes = self.documents.components
-        copies = sum(count for reason, count in self.documents.copies.items() if reason != "not considered")
+        removed = self.documents.removed
+        losses = removed.losses["dedup"]
+        copies = sum(count for reason, count in losses.items() if reason != "not considered")
+        considered = removed.survivors["filter"] if "filter" in self.stages.columns else self.documents.total
         labels, values = sizes.bars(smallest=2)
         chart = charts.bars(labels, values, x_label="documents in the group", y_label="groups", colour=1)
         groups = sizes.count - sizes[1]
-        return {"chart": chart, "groups": groups, "copies": copies, "largest": sizes.largest, "single": sizes[1]}
+        return {"chart": chart, "groups": groups, "copies": copies, "largest": sizes.largest, "single": sizes[1],
+                "considered": considered}  # fmt: skip
 
     def map(self) -> dict[str, Any] | None:
         found = self.sampled

@@ -4,6 +4,7 @@ Memory is one batch, a few histograms, and a sample of ids: a corpus of any size
 columns themselves and compared with what the manifests claim, so that a report can say that something does not add up.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ropewalk.pipelines import report_removed
+from ropewalk.pipelines.report_histogram import Histogram, SizeCounts
+from ropewalk.pipelines.report_removed import Removed
 from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest
-from ropewalk.schemas.recipe import parse_recipe
+from ropewalk.schemas.recipe import RecipeError, parse_recipe
 from ropewalk.transforms.corpus_dir import ALIVE_COLUMNS, CorpusDir
+from ropewalk.transforms.ingest.mended import answered, letter_key
 
 SAMPLE = 4000
 """Documents on the map, at most; also the pairs behind the random order."""
@@ -24,7 +29,7 @@ CURVE_BINS = 2048
 JOINED_ROWS, JOINED_BYTES = 2048, 32 << 20
 COLUMNS: dict[str, tuple[str, ...]] = {
     "filter": ("passed", "filter_reason"),
-    "dedup": ("keep", "component_size", "similarity"),
+    **report_removed.COLUMNS,
     "tokenize": ("num_tokens",),
     "cluster": ("cluster",),
     "order": ("rank", "prev_similarity"),
@@ -36,77 +41,6 @@ LENGTH_EDGES = np.unique(np.ceil(10 ** (np.arange(0, 81) / 8)).astype(np.int64))
 COSINE_EDGES = np.round(np.linspace(-1, 1, 81), 6)
 
 
-class Histogram:
-    """Counts between borders, with sum and extremes kept exactly.
-
-    Args:
-        edges: Ascending borders, [bins + 1]; a value equal to a border belongs to the bin above it, the last one below.
-    """
-
-    def __init__(self, edges: np.ndarray) -> None:
-        self.edges = edges
-        self.counts = np.zeros(len(edges) - 1, np.int64)
-        self.count, self.sum = 0, 0.0
-        self.below = 0
-
-    def add(self, values: np.ndarray) -> None:
-        """Counts values; those under the first border (empty documents) are only in `below`."""
-        if not len(values):
-            return
-        self.count += len(values)
-        self.sum += float(values.sum(dtype=np.float64))
-        place = np.searchsorted(self.edges, values, side="right") - 1
-        self.below += int((place < 0).sum())
-        place = np.minimum(place[place >= 0], len(self.counts) - 1)
-        self.counts += np.bincount(place, minlength=len(self.counts))
-
-    @property
-    def mean(self) -> float:
-        """Mean of all values; 0 for none."""
-        return self.sum / self.count if self.count else 0.0
-
-    def median(self) -> float:
-        """About the median: geometric interpolation inside its bin for positive borders, else arithmetic."""
-        half = self.count / 2 - self.below
-        if not self.count or half <= 0:
-            return 0.0
-        reached = np.cumsum(self.counts)
-        bin_ = int(np.searchsorted(reached, half))
-        inside = (half - (reached[bin_] - self.counts[bin_])) / self.counts[bin_]
-        low, high = float(self.edges[bin_]), float(self.edges[bin_ + 1])
-        return float(low * (high / low) ** inside) if self.edges[0] > 0 else low + (high - low) * inside
-
-
-class SizeCounts:
-    """Counts of small whole numbers in classes 1, 2, 3, 4, 5-8, 9-16, …: group sizes, documents a sequence."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-        self.count = self.sum = self.largest = 0
-
-    def add(self, sizes: np.ndarray) -> None:
-        """Counts sizes (int[n])."""
-        sizes = sizes.astype(np.int64)
-        if not len(sizes):
-            return
-        classes = np.where(sizes <= 4, sizes, np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64) + 2)
-        for one, amount in zip(*np.unique(classes, return_counts=True), strict=True):
-            self._counts[int(one)] += int(amount)
-        self.count += len(sizes)
-        self.sum += int(sizes.sum())
-        self.largest = max(self.largest, int(sizes.max()))
-
-    def bars(self, smallest: int = 1) -> tuple[list[str], list[int]]:
-        """Labels and counts of all classes from `smallest` to the largest present."""
-        last = max((c for c in self._counts if c >= smallest), default=smallest - 1)
-        classes = range(smallest, last + 1)
-        labels = [str(c) if c <= 4 else f"{2 ** (c - 3) + 1}–{2 ** (c - 2)}" for c in classes]
-        return labels, [self._counts[c] for c in classes]
-
-    def __getitem__(self, size: int) -> int:
-        return self._counts[size]
-
-
 @dataclass
 class Documents:
     """What one pass over the documents and their columns found."""
@@ -114,9 +48,7 @@ class Documents:
     total: int = 0
     chars: int = 0
     bytes: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    passed: int = 0
-    copies: Counter[str] = field(default_factory=Counter)
+    removed: Removed = field(default_factory=Removed)
     kept: int = 0
     tokens: int = 0
     tokenized: int = 0
@@ -168,6 +100,17 @@ class Stages:
         return [stage for stage in ALIVE_COLUMNS if stage in self.columns]
 
 
+def own_recipe(url: str) -> dict[str, Any] | None:
+    """The recipe in a corpus folder; none if there is none, or if this version does not understand it."""
+    data = files.read_bytes(files.join(url, "recipe.json"))
+    try:
+        found: dict[str, Any] = json.loads(data or b"null")
+        parse_recipe(found or {}, name="recipe.json")
+    except (ValueError, RecipeError):
+        return None
+    return found
+
+
 def find_stages(corpus: CorpusDir, manifest: CorpusManifest, recipe: dict[str, Any] | None) -> Stages:
     """Which stages count.
 
@@ -215,7 +158,8 @@ def collect(corpus: CorpusDir, stages: Stages, *, wanted: Sequence[str] = (), sa
         sample: Kept documents to sample. Ids are hashes, so those with the smallest ids are a uniform sample, the
             same for any sharding.
     """
-    found = Documents()
+    threshold = stages.columns["dedup"].config.get("threshold", 0.75) if "dedup" in stages.columns else 0.75
+    found = Documents(removed=Removed(float(threshold)))
     manifest = corpus.manifest()
     assert manifest is not None
     found.curve_width = max(1, -(-manifest.rows // CURVE_BINS))
@@ -272,16 +216,13 @@ def _add(found: Documents, batch: pa.RecordBatch, stages: Stages) -> None:
     found.chars_all.add(chars)
     found.chars_kept.add(chars[alive])
     tokens = np.zeros(batch.num_rows, np.int64)
-    passed = np.ones(batch.num_rows, bool)
-    if "filter" in stages.columns:
-        passed = _numbers(batch, "passed").astype(bool)
-        out = batch.filter(pc.invert(batch.column("passed"))).column("filter_reason")
-        found.reasons.update(_tally(pc.fill_null(out, "no reason given")))
-    found.passed += int(passed.sum())
+    found.removed.add(batch, stages.alive)
     if "dedup" in stages.columns:
-        _add_copies(found, batch, passed)
+        kept = pc.fill_null(batch.column("keep"), False).to_numpy(zero_copy_only=False)
+        found.components.add(_numbers(batch, "component_size")[kept])
     if "tokenize" in stages.columns:
-        tokens = _numbers(batch, "num_tokens")
+        # A stage behind it may put documents out that have tokens: they are packed nowhere.
+        tokens = np.where(alive, _numbers(batch, "num_tokens"), 0)
         found.tokens += int(tokens.sum())
         found.tokenized += int((tokens > 0).sum())
         found.tokens_kept.add(tokens[alive])
@@ -296,17 +237,6 @@ def _add(found: Documents, batch: pa.RecordBatch, stages: Stages) -> None:
         row[0] += int(here.sum())
         row[1] += int((here & alive).sum())
         row[2] += int(tokens[here & alive].sum())
-
-
-def _add_copies(found: Documents, batch: pa.RecordBatch, passed: np.ndarray) -> None:
-    keep = batch.column("keep")
-    kept = pc.fill_null(keep, False).to_numpy(zero_copy_only=False)
-    copy = pc.fill_null(pc.invert(keep), False).to_numpy(zero_copy_only=False) & passed
-    similarity = pc.fill_null(batch.column("similarity"), 1.0).to_numpy(zero_copy_only=False)
-    found.copies["near copy"] += int((copy & (similarity < 1)).sum())
-    found.copies["copy (all shingles shared)"] += int((copy & (similarity >= 1)).sum())
-    found.copies["not considered"] += int((keep.is_null().to_numpy(zero_copy_only=False) & passed).sum())
-    found.components.add(_numbers(batch, "component_size")[kept])
 
 
 def _add_order(found: Documents, batch: pa.RecordBatch) -> None:
@@ -355,20 +285,25 @@ class _Lowest:
 
 @dataclass
 class Rejects:
-    """The dead letters: counts by reason, and a few of each."""
+    """The dead letters: counts by reason, how many have been mended, and a few of the others of each reason."""
 
     total: int = 0
+    mended: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
 
 def collect_rejects(corpus: CorpusDir, *, each: int = 2, limit: int = 16) -> Rejects:
-    """Reads all dead letters but their payloads."""
-    found = Rejects()
+    """Reads all dead letters; their payloads only if some have been mended."""
+    found, done = Rejects(), answered(corpus.url)
     shown: Counter[str] = Counter()
     for batch in _tables(files.join(corpus.url, "rejects")):
         found.total += batch.num_rows
         found.reasons.update(_tally(batch.column("reason")))
+        if done:
+            is_open = [letter_key(batch.slice(row, 1).to_pylist()[0]) not in done for row in range(batch.num_rows)]
+            found.mended += is_open.count(False)
+            batch = batch.filter(pa.array(is_open, pa.bool_()))
         for row in batch.select(["stage", "reason", "detail", "source", "path", "line"]).to_pylist():
             if shown[row["reason"]] < each and len(found.examples) < limit:
                 shown[row["reason"]] += 1

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.pipelines.report_data import COSINE_EDGES, Histogram, SizeCounts
+from ropewalk.pipelines.report_data import COSINE_EDGES
+from ropewalk.pipelines.report_histogram import Histogram, SizeCounts
 from ropewalk.pipelines.report_map import fetch
 from ropewalk.schemas import files
 from ropewalk.schemas.manifest import StageManifest

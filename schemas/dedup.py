@@ -107,15 +107,17 @@ class PassagesConfig(Settings):
     """Repeated passages: all copies but the first are cut out of the text that the later stages see."""
 
     paragraphs: int | None = Field(default=None, ge=1)
-    """Cut paragraphs that occurred before, of at least so many bytes; none: leave paragraphs alone."""
+    """Cut paragraphs (between blank lines) whose words occurred before as a paragraph, of at least so many bytes; case,
+    punctuation and line breaks do not count. None: leave paragraphs alone."""
     lines: int | None = Field(default=None, ge=1)
-    """The same for lines."""
+    """The same for lines, in what paragraphs left."""
     substrings: int | None = Field(default=None, ge=8)
-    """The same for any run of at least so many bytes, wherever it begins (Lee et al. 2022: 50 tokens, 100 bytes)."""
+    """Cut runs of at least so many bytes that occurred before, byte for byte, wherever they begin, in what the others
+    left (Lee et al. 2022: 50 tokens, 100 bytes). The first copy stays whole."""
     snap: Literal["line", "word", "character"] = "line"
     """Cuts of substrings are narrowed to whole lines, whole words or whole characters."""
     min_left: int = Field(default=50, ge=0)
-    """A document of which fewer characters are left is out."""
+    """A document that was cut and has fewer characters left is out, with first copies that are in the rest."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -127,7 +129,7 @@ class PassagesConfig(Settings):
 class SemanticConfig(Settings):
     """Semantic duplicates: documents of one cluster whose vectors nearly agree (SemDeDup, arXiv 2303.09540)."""
 
-    epsilon: float = Field(default=0.05, gt=0, lt=2)
+    epsilon: float = Field(default=0.05, gt=0, lt=1)
     """Two documents are duplicates if their cosine is above 1 - epsilon."""
     rule: Literal["survivor", "earlier"] = "survivor"
     """`survivor`: a document goes if it is a duplicate of one that stays, as the paper says. `earlier`: if it is one of

@@ -37,6 +37,8 @@ FILTER = pa.schema(
     [
         column("passed", pa.bool_(), "whether every filter let the document through"),
         column("filter_reason", pa.string(), "the first filter that refused it", nullable=True),
+        column("language", pa.string(), "code of its language; null: not asked for, or not known", nullable=True),
+        column("language_score", pa.float32(), "how certain that is, 0 to 1", unit="1", nullable=True),
     ]
 )
 

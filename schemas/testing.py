@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -95,7 +96,8 @@ def columns(
     """Mock columns of every stage for given documents: a plausible walk, not the real one.
 
     Documents under 60 characters fail the filter, equal texts are copies, a token is four bytes, vectors scatter
-    around one direction a topic, clusters are the topics, the order goes topic by topic.
+    around one direction a topic, clusters are the topics, the order goes topic by topic. Of every 23 documents one
+    repeats a passage, another too much for it to stay, one holds a benchmark item and goes, and one is a semantic copy.
 
     Args:
         shards: Rows of `tables.DOCUMENTS`, one batch a shard.
@@ -115,23 +117,46 @@ def columns(
     for i in np.flatnonzero(passed):
         groups.setdefault(texts[i], []).append(int(i))
     first = [groups[text][0] if passed[i] else i for i, text in enumerate(texts)]
-    alive = passed & (np.array(first, np.int64) == np.arange(count))
+    kept = passed & (np.array(first, np.int64) == np.arange(count))
+    lot = np.array([int(id_[:8], 16) % 23 for id_ in ids], np.int64)
+    enough = kept & (lot != 1)
+    alive = enough & (lot != 2)
+    distinct = alive & (lot != 3)
+    model = min((ids[i] for i in np.flatnonzero(distinct)), default=None)
     tokens = [[5 + b for b in text.encode()[::4]] + [0] if alive[i] else None for i, text in enumerate(texts)]
     centres = random.normal(size=(int(topic.max(initial=0)) + 1, tables.VECTOR_DIMENSIONS))
     vectors = centres[topic] + 1.3 * random.normal(size=(count, tables.VECTOR_DIMENSIONS))
     vectors = np.round(vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * 2048) / 2048
-    order = sorted(np.flatnonzero(alive).tolist(), key=lambda i: (topic[i], ids[i]))
+    order = sorted(np.flatnonzero(distinct).tolist(), key=lambda i: (topic[i], ids[i]))
     rank = {row: place for place, row in enumerate(order)}
     before = {row: float(vectors[row] @ vectors[order[place - 1]]) for row, place in rank.items() if place}
     flat = pa.array(vectors.astype(np.float16).ravel())
-    rows = {
-        "filter": {"passed": passed, "filter_reason": [None if p else "too_short" for p in passed]},
+    rows: dict[str, dict[str, Any]] = {
+        "filter": {
+            "passed": passed,
+            "filter_reason": [None if p else "too_short" for p in passed],
+            "language": [None] * count,
+            "language_score": [None] * count,
+        },
         "dedup": {
-            "keep": [bool(alive[i]) if passed[i] else None for i in range(count)],
-            "dup_of": [ids[first[i]] if passed[i] and not alive[i] else None for i in range(count)],
+            "keep": [bool(kept[i]) if passed[i] else None for i in range(count)],
+            "dup_of": [ids[first[i]] if passed[i] and not kept[i] else None for i in range(count)],
             "component_size": [len(groups[text]) if passed[i] else 1 for i, text in enumerate(texts)],
-            "similarity": [1.0 if passed[i] and not alive[i] else None for i in range(count)],
-            "dup_kind": ["exact" if passed[i] and not alive[i] else None for i in range(count)],
+            "similarity": [1.0 if passed[i] and not kept[i] else None for i in range(count)],
+            "dup_kind": ["exact" if passed[i] and not kept[i] else None for i in range(count)],
+        },
+        "passages": {
+            "repeated_spans": [[{"start": 0, "stop": 10}] if kept[i] and lot[i] < 2 else [] for i in range(count)],
+            "repeated_bytes": [10 if kept[i] and lot[i] < 2 else 0 for i in range(count)],
+            "enough_left": [bool(enough[i]) if kept[i] else None for i in range(count)],
+        },
+        "decontaminate": {
+            "clean": [bool(alive[i]) if enough[i] else None for i in range(count)],
+            "contaminated_spans": [
+                [{"start": 20, "stop": 40, "benchmark": "mock", "item": "7"}] if enough[i] and lot[i] == 2 else []
+                for i in range(count)
+            ],
+            "masked_spans": [[] for _ in range(count)],
         },
         "tokenize": {"input_ids": tokens, "num_tokens": [len(t or ()) for t in tokens]},
         "embed": {
@@ -140,6 +165,11 @@ def columns(
         "cluster": {
             "cluster": [int(topic[i]) if alive[i] else None for i in range(count)],
             "distance": [0.5 if alive[i] else None for i in range(count)],
+        },
+        "semantic": {
+            "semantic_keep": [bool(distinct[i]) if alive[i] else None for i in range(count)],
+            "semantic_dup_of": [model if alive[i] and not distinct[i] else None for i in range(count)],
+            "semantic_similarity": [0.97 if alive[i] and not distinct[i] else None for i in range(count)],
         },
         "order": {
             "rank": [rank.get(i) for i in range(count)],

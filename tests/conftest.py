@@ -9,6 +9,7 @@ import pytest
 
 from ropewalk.pipelines import measure
 from ropewalk.pipelines.jobs import Engine
+from ropewalk.pipelines.kernel_cache import drop_stale_kernels
 from ropewalk.pipelines.walk import Step, run_step, steps
 from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
@@ -16,6 +17,11 @@ from ropewalk.schemas.recipe import Recipe
 from ropewalk.transforms import shards as shards_module
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.shards import ShardFolder
+
+
+def pytest_configure() -> None:
+    """Tests what the sources say, not what was compiled from earlier ones."""
+    drop_stale_kernels()
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 import datasketch
 import numpy as np
 import pytest
-import scipy.sparse
-import scipy.sparse.csgraph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ropewalk.kernels import bands, jaccard, minhash, shingles, sketch, stars, union_find, words
+from ropewalk.kernels import bands, jaccard, minhash, shingles, sketch, words
 
 SETTINGS = settings(max_examples=100, deadline=None)
 UINT64 = st.integers(0, 2**64 - 1)
@@ -26,7 +24,7 @@ def sketched(texts, *, ngram=5, num_perm=16, seed=1, wanted=None):
     signatures = np.full((len(texts), num_perm), minhash.EMPTY, np.uint32)
     wanted = np.ones(len(texts), bool) if wanted is None else wanted
     sketch.sketch(
-        data, offsets, wanted, 0, len(texts), words.table(), ngram, a, b, exact, num_words, signatures
+        data, offsets, wanted, 0, len(texts), words.table(), ngram, a, b, seed, exact, num_words, signatures
     )  # fmt: skip
     return exact, num_words, signatures
 
@@ -162,69 +160,54 @@ def test_s_curve_has_the_published_values(number, rows, middle, curve):
     assert found == pytest.approx(curve, abs=6e-4)
 
 
-@SETTINGS
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 9)), max_size=30))
-def test_star_edges_are_those_of_the_reference(entries):
-    keys, _, address = np.array(entries, np.uint64).reshape(-1, 3).T
-    by_order = {}
-    for _, o, place in entries:  # a document has one order
-        by_order.setdefault(place, o)
-    order = np.array([by_order[e[2]] for e in entries], np.uint64)
-    a, b, (shared, largest) = stars.star_edges(keys, order, address)
-    assert list(zip(a.tolist(), b.tolist(), strict=True)) == stars.star_edges_reference(keys, order, address)
-    sizes = np.unique(keys, return_counts=True)[1]
-    assert shared == (sizes > 1).sum() and largest == max(sizes, default=0)
-
-
-def test_a_large_bucket_makes_a_star():
-    size = 1000
-    a, b, (shared, largest) = stars.star_edges(
-        np.zeros(size, np.uint64), np.arange(size, dtype=np.uint64), np.arange(size, dtype=np.uint64)
-    )
-    assert len(a) == size - 1 and set(b.tolist()) == {size - 1} and (shared, largest) == (1, size)
+SALT = np.uint64(0x9E3779B97F4A7C15)
 
 
 @SETTINGS
-@given(st.lists(st.one_of(UINT64, st.integers(2**63, 2**63 + 3)), max_size=80))
-def test_sort_unique(values):
+@given(st.lists(st.one_of(UINT64, st.integers(2**63, 2**63 + 3)).filter(bool), max_size=80), UINT64)
+def test_distinct_keeps_the_first_of_each_whatever_the_salt(values, salt):
     array = np.array(values, np.uint64)
-    kept = jaccard.sort_unique(
-        array, len(array), np.empty(len(array), np.uint64), np.empty(2 * len(array) + 3, np.int64)
-    )
-    assert array[:kept].tolist() == sorted(set(values))
+    kept = jaccard.distinct(array, len(array), np.full(512, 7, np.uint64), np.uint64(salt | 1))
+    assert array[:kept].tolist() == list(dict.fromkeys(values))
 
 
-@SETTINGS
-@given(st.lists(TEXT, min_size=2, max_size=5), st.integers(1, 4))
-def test_jaccard_is_that_of_the_sets(texts, ngram):
+def sets_of(texts, rows, ngram, limits, room=None):
     data, offsets = laid(texts)
-    count = len(texts)
-    starts = np.concatenate([[0], np.cumsum((np.diff(offsets) + 1) // 2)]).astype(np.int64)
-    sets, sizes = np.empty(starts[-1], np.uint64), np.zeros(count, np.int64)
-    jaccard.shingle_sets(data, offsets, 0, count, words.table(), ngram, starts, sets, sizes)
-    left, right = np.divmod(np.arange(count * count), count)
-    found = np.empty(count * count)
-    jaccard.jaccard(sets, starts, sizes, left, right, found)
-    expected = [set(shingles_of(text, ngram)) for text in texts]
-    assert sizes.tolist() == [len(e) for e in expected]
-    assert found.tolist() == [jaccard.jaccard_reference(x, y) for x in expected for y in expected]
+    room = np.diff(offsets)[rows] if room is None else room
+    starts = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
+    sets, sizes = np.empty(starts[-1], np.uint64), np.zeros(len(rows), np.int64)
+    jaccard.shingle_sets(
+        data, offsets, np.array(rows, np.int64), np.arange(len(rows)), words.table(), ngram,
+        np.array(limits, np.uint64), starts, SALT, sets, sizes,
+    )  # fmt: skip
+    return sets, starts, sizes
 
 
 @SETTINGS
-@given(st.integers(1, 30), st.data())
-def test_components_agree_with_scipy_and_do_not_depend_on_order(count, data):
-    node = st.integers(0, count - 1)
-    edges = data.draw(st.lists(st.tuples(node, node), max_size=40))
-    a, b = np.array(edges, np.int64).reshape(-1, 2).T
-    found = union_find.components(count, a, b)
-    assert np.array_equal(found, union_find.components_reference(count, a, b))
-    graph = scipy.sparse.coo_matrix((np.ones(len(a)), (a, b)), (count, count))
-    _, labels = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    assert np.array_equal(found[:, None] == found, labels[:, None] == labels)
-    shuffled = data.draw(st.permutations(range(len(a))))
-    assert np.array_equal(found, union_find.components(count, b[shuffled], a[shuffled]))
+@given(st.lists(TEXT, min_size=2, max_size=5), st.integers(1, 4), st.data())
+def test_jaccard_is_that_of_the_sets(texts, ngram, data):
+    count = len(texts)
+    limits = data.draw(st.lists(st.sampled_from([2**64 - 1, 2**63, 2**62]), min_size=count, max_size=count))
+    sets, starts, sizes = sets_of(texts, list(range(count)), ngram, limits)
+    expected = [set(shingles_of(text, ngram)) for text in texts]
+    for i in range(count):
+        assert set(sets[starts[i] : starts[i] + sizes[i]].tolist()) == {s for s in expected[i] if s <= limits[i]}
+        assert sizes[i] == sum(s <= limits[i] for s in expected[i])
+    left, right = np.divmod(np.array(data.draw(st.permutations(range(count * count)))), count)
+    found = np.empty(count * count)
+    jaccard.jaccard(sets, starts, sizes, np.array(limits, np.uint64), left, right, 0, len(left), SALT, found)
+    below = [min(limits[x], limits[y]) for x, y in zip(left, right, strict=True)]
+    assert found.tolist() == [
+        jaccard.jaccard_reference({s for s in expected[x] if s <= m}, {s for s in expected[y] if s <= m})
+        for x, y, m in zip(left, right, below, strict=True)
+    ]
 
 
-def test_a_long_chain_is_one_component():
-    nodes = np.random.default_rng(0).permutation(200_000)
-    assert not union_find.components(len(nodes), nodes[:-1], nodes[1:]).any()
+def test_sets_of_some_rows_of_long_texts_with_no_room_to_spare():
+    random = np.random.default_rng(0)
+    texts = [" ".join(f"w{i}" for i in random.integers(0, 300, n)) for n in (10_000, 1, 7000, 0)]
+    sets, starts, sizes = sets_of(texts, [2, 0], 5, [2**64 - 1] * 2)
+    for at, row in enumerate((2, 0)):
+        assert set(sets[starts[at] : starts[at] + sizes[at]].tolist()) == set(shingles_of(texts[row], 5))
+    sets, starts, sizes = sets_of(texts, [2, 0], 5, [2**64 - 1] * 2, room=[100, 50])  # what does not fit is left out
+    assert sizes.tolist() == [100, 50] and set(sets[:100].tolist()) <= set(shingles_of(texts[2], 5))

@@ -70,12 +70,16 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Untype
         for row in batch.select(["id", "text"]).to_pylist():
             sink.write(json.dumps(row) + "\n")
         sink.write("not JSON\n")
+    (root / "benchmark.jsonl").write_text(json.dumps({"question": batch.column("text")[0].as_py()}) + "\n")
     recipe = parse_recipe(
         {
             "output": str(root / "corpus"),
             "input": str(root / "mock.jsonl"),
             "ingest": {"shard_bytes": 20_000},
+            "passages": {"paragraphs": 40, "lines": 40, "substrings": 100},
+            "decontaminate": {"benchmarks": str(root / "benchmark.jsonl")},
             "tokenize": {"tokenizer": "bytes"},
+            "semantic": {},
             "cluster": {"size": 30, "max_size": 40},
             "pack": [{"layout": layout, "length": 512} for layout in ("in_context", "concat", "random")],
             "report": False,

@@ -76,6 +76,14 @@ def test_inspect_shows_real_rows(ran):
     assert "in.jsonl" in rejects.stdout and "61" in rejects.stdout
 
 
+def test_explain_tells_why(ran):
+    document = call("inspect", "corpus", "--row", "3", cwd=ran[0])
+    id_ = document.stdout.split(" id ")[1].split()[0]
+    result = call("explain", "corpus", id_[:12], cwd=ran[0])
+    assert result.returncode == 0, result.stderr
+    assert id_ in result.stdout and "where it ended" in result.stdout and "in_context-512" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
@@ -89,6 +97,10 @@ def test_inspect_shows_real_rows(ran):
         (["inspect", "corpus", "--row", "120"], "numbered from 0"),
         (["inspect", "corpus", "--layout", "x", "--sequence", "0"], "there are in_context-512"),
         (["report", "elsewhere"], "no corpus.json here"),
+        (["explain", "corpus", "zzz"], "zzz: no such document"),
+        (["explain", "elsewhere", "0"], "no corpus.json here"),
+        (["retry-rejects", "elsewhere"], "no corpus.json here"),
+        (["retry-rejects", "corpus", "--mended", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_remedy(ran, args, expected):
@@ -118,6 +130,28 @@ def test_ctrl_c_leaves_a_resumable_state_and_says_so(tmp_path):
     assert "the same command goes on from here" in stderr
     result = call("run", "recipe.yaml", cwd=tmp_path)
     assert result.returncode == 0 and "120 documents" in result.stdout
+
+
+def test_rejected_records_are_mended_and_read(tmp_path):
+    write(tmp_path, **{stage: False for stage in ("dedup", "tokenize", "embed", "cluster", "order", "pack")})
+    assert call("run", "recipe.yaml", cwd=tmp_path).returncode == 0
+    written = call("retry-rejects", "corpus", cwd=tmp_path)
+    assert written.returncode == 0 and "1 dead letters" in written.stdout
+    path = tmp_path / "corpus" / "rejects" / "mend.jsonl"
+    letter = json.loads(path.read_text())
+    path.write_text(json.dumps(letter | {"record": {"text": "whole again, at last"}}))
+    result = call("retry-rejects", "corpus", "--mended", str(path), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 mended records taken" in result.stdout and "121 documents in corpus" in result.stdout
+    again = call("retry-rejects", "corpus", "--mended", str(path), cwd=tmp_path)
+    assert "0 mended records taken" in again.stdout and "had been taken before" in again.stdout
+    assert "None is left to mend" in call("inspect", "corpus", "--rejects", cwd=tmp_path).stdout
+
+
+def test_a_synthesis_run_has_its_own_way(tmp_path):
+    (tmp_path / "synth.json").write_text("{}")
+    result = call("retry-rejects", ".", cwd=tmp_path)
+    assert result.returncode == 0 and "ropewalk synth RECIPE --force" in result.stdout
 
 
 def test_empty_input_is_a_clear_failure(tmp_path):

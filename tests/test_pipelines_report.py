@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ropewalk.pipelines import report, report_data, report_map, report_sequences
+from ropewalk.pipelines import report, report_data, report_histogram, report_map, report_sequences
 from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.tables import COLUMNS
-from ropewalk.transforms.corpus_dir import CorpusDir
+from ropewalk.transforms.corpus_dir import ALIVE_COLUMNS, CorpusDir
+from ropewalk.transforms.ingest.mended import Mended, letter_key, write_mended
 from ropewalk.transforms.shards import ShardFolder
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -138,21 +139,27 @@ def test_numbers_are_those_of_the_tables(lay_walk):
         for s in range(2)
         for batch in corpus.read(s, {"documents": ["id", "source", "num_bytes"]} | {
             "filter": ["passed"], "dedup": ["keep", "component_size"], "tokenize": ["num_tokens"],
+            "passages": ["enough_left"], "decontaminate": ["clean"], "semantic": ["semantic_keep"],
             "order": ["prev_similarity"],
         })
         for row in batch.to_pylist()
     ]  # fmt: skip
-    passed = sum(row["passed"] for row in joined)
-    kept = [row for row in joined if row["keep"]]
+    left = [joined]
+    for name in ("passed", "keep", "enough_left", "clean", "semantic_keep"):
+        left.append([row for row in left[-1] if row[name]])
+    passed, kept = len(left[1]), left[-1]
     tokens = sum(row["num_tokens"] for row in kept)
     packed = {kind: packed_rows(corpus, f"{kind}-512") for kind in ("in_context", "random")}
-    assert passed < 350 and len(kept) == passed - 5  # the mock corpus does lose documents at each step
+    counts = [len(rows) for rows in left]
+    assert counts == sorted(set(counts), reverse=True) and counts[1] - counts[2] == 5  # each step loses some
     assert page.levels() == {
-        "records": 357, "documents": 350, "passed": passed, "kept": len(kept),
-        "packed in_context-512": len(kept), "packed random-512": len(kept),
+        "records": 357, "documents": 350, "passed": passed, "kept": counts[2], "enough": counts[3], "clean": counts[4],
+        "distinct": len(kept), "packed in_context-512": len(kept), "packed random-512": len(kept),
     }  # fmt: skip
     assert page.losses() == {
-        "not_json": 4, "no_text": 3, "too_short": 350 - passed, "copy (all shingles shared)": 5
+        "not_json": 4, "no_text": 3, "too_short": 350 - passed, "exact copy": 5,
+        "too little left": counts[2] - counts[3], "contaminated": counts[3] - counts[4],
+        "semantic duplicate": counts[4] - counts[5],
     }  # fmt: skip
     assert page.figures("documents") == [350] and page.figures("kept") == [len(kept)]
     assert page.figures("tokens") == [tokens]
@@ -207,6 +214,9 @@ def test_hostile_documents_stay_text(lay_walk):
     assert page.losses()[image] == 1
 
 
+OPTIONAL = ("passages", "decontaminate", "semantic")
+
+
 @pytest.mark.parametrize("missing", [*COLUMNS, "sequences", "all"])
 def test_missing_stages_are_tolerated(lay_walk, missing):
     corpus = lay_walk(*shards_of(80, 40))
@@ -219,7 +229,11 @@ def test_missing_stages_are_tolerated(lay_walk, missing):
     for stage in [*COLUMNS, "pack"]:
         gone = missing in (stage, "all") or (stage, missing) == ("pack", "sequences")
         gone &= (stage, missing) != ("cluster", "all")  # without vectors there is no map that clusters could colour
+        gone &= stage not in OPTIONAL  # off unless a recipe sets them: not worth a word
         assert (f"Stage {stage} has not run, or is switched off." in page.text) == gone, stage
+    for stage in OPTIONAL:
+        shown = [attrs for tag, attrs in page.tags if attrs.get("id") == stage or attrs.get("href") == f"#{stage}"]
+        assert len(shown) == (0 if missing in (stage, "all") else 2), stage
     if missing == "all":
         assert page.levels() == {"documents": 120}
 
@@ -237,6 +251,94 @@ def test_recipe_tells_what_is_switched_off(lay_walk):
 def edit_manifest(corpus: CorpusDir, folder: str, **changes) -> None:
     path = Path(corpus.url, folder, "stage.json")
     path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
+
+
+def relay(corpus: CorpusDir, stage: str, rows: list[dict]) -> None:
+    """Writes the columns of a stage of a one-shard corpus again."""
+    folder = ShardFolder(corpus.folder(stage), tables.COLUMNS[stage], 1, "test")
+    with folder.writer(0) as writer:
+        writer.write(pa.RecordBatch.from_pylist(rows, schema=tables.COLUMNS[stage]))
+
+
+def test_removed_copies_by_kind_source_and_similarity(lay_walk):
+    shards, topics = shards_of(300)
+    corpus = lay_walk(shards, topics)
+    random = np.random.default_rng(2)
+    sources = shards[0].column("source").to_pylist()
+    ids = shards[0].column("id").to_pylist()
+    passed = [row["passed"] for b in corpus.read(0, {"filter": ["passed"]}) for row in b.to_pylist()]
+    rows, expected, below = [], {}, 0
+    for i in range(300):
+        kind = random.choice(["exact", "url", "near", "chained", "", ""]) if passed[i] and i else ""
+        similarity = {"exact": 1.0, "url": 0.1, "near": 0.7, "chained": 0.35}.get(str(kind))
+        if kind == "near" and i % 2:
+            similarity = 0.95
+        below += similarity is not None and similarity < 0.7
+        if kind:
+            expected[sources[i], str(kind)] = expected.get((sources[i], str(kind)), 0) + 1
+        rows.append({"keep": not kind if passed[i] else None, "dup_of": ids[0] if kind else None,
+                     "component_size": 1, "similarity": similarity, "dup_kind": str(kind) or None})  # fmt: skip
+    relay(corpus, "dedup", rows)
+    hostile = "<script>alert(1)</script>"
+    facts = {"sources": {"web": {"false_positives": 0.0123}, hostile: {"false_positives": "x"}, "code": None}}
+    edit_manifest(corpus, "columns/dedup", config={"threshold": 0.7}, facts=facts)
+    page = write(corpus)
+    counted = {row["data-kind"]: int(row["data-count"]) for row in page.rows if "data-kind" in row}
+    names = {"exact copy": "exact", "same URL": "url", "near copy": "near", "copy of a copy": "chained"}
+    assert counted == {name: sum(n for (_, k), n in expected.items() if k == kind) for name, kind in names.items()}
+    assert page.figures("below-threshold") == [below] and below > 20
+    for source in ("web", "books", "code"):
+        row = re.search(f'<tr data-dedup-source="{source}">(.*?)</tr>', page.html, re.S).group(1)
+        cells = re.findall(r'<td class="n">(.*?)</td>', row)
+        own = [expected.get((source, kind), 0) for kind in names.values()]
+        considered = sum(p for p, s in zip(passed, sources, strict=True) if s == source)
+        assert [cells[0], cells[1], *cells[3:7]] == [str(n) for n in (considered, sum(own), *own)]
+        assert cells[7] == ("1.2 %" if source == "web" else "")
+
+
+def test_passages_benchmarks_and_semantic_copies(lay_walk):
+    shards, topics = shards_of(300)
+    corpus = lay_walk(shards, topics)
+    script, image = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>\u202e'
+    edit_manifest(corpus, "columns/passages", counters={"paragraph-bytes": 4000, "paragraph-spans": 7})
+    example = {"item": f"{image}7", "document": script, "passage": f"{script} a passage {image} \x1b[31m"}
+    edit_manifest(corpus, "columns/decontaminate", config={"rule": script, "action": image}, facts={"benchmarks": {
+        f"{script}bench": {"items": 200, "hit-items": 3, "touched-items": 1, "docs": 9, "examples": [example] * 9},
+        "quiet": {"items": 5}, "odd": {"examples": "none"},
+    }})  # fmt: skip
+    edit_manifest(corpus, "columns/semantic", config={"epsilon": 0.125, "rule": "earlier"}, facts={
+        "cluster_sizes": {name: {"clusters": 4, "docs": 9, "removed": 2} for name in ("1", image)}
+    })  # fmt: skip
+    page = write(corpus)
+    rows = [
+        row for b in corpus.read(0, {"documents": ["source", "num_bytes"], "passages": ["repeated_bytes"],
+                                     "decontaminate": ["contaminated_spans"], "semantic": ["semantic_keep"]})
+        for row in b.to_pylist()
+    ]  # fmt: skip
+    assert page.figures("cut-bytes") == [sum(row["repeated_bytes"] for row in rows)]
+    assert page.figures("cut-docs") == [sum(row["repeated_bytes"] > 0 for row in rows)]
+    assert page.figures("contaminated-docs") == [sum(bool(row["contaminated_spans"]) for row in rows)]
+    assert page.figures("semantic-removed") == [sum(row["semantic_keep"] is False for row in rows)]
+    assert all(page.figures(name)[0] > 0 for name in ("cut-bytes", "contaminated-docs", "semantic-removed"))
+    assert "4.0 kB in 7 paragraphs" in page.text
+    assert "cosine above 0.875 with any earlier document" in page.text
+    assert f"{script}bench" in page.text and "1.5 %" in page.text  # 3 of 200
+    section = page.html[page.html.index('id="decontaminate"') : page.html.index('id="semantic"')]
+    assert section.count("a passage") == 3 and section.count("␛[31m") == 3 and "⟨U+202E⟩" in section
+    assert script not in page.html and "<img" not in page.html  # and `check_sealed` has looked at every tag
+    gone = {row["data-semantic-source"] for row in page.rows if "data-semantic-source" in row}
+    assert gone == {"web", "books", "code"}
+
+
+def test_mended_dead_letters_are_counted(lay_walk):
+    corpus = lay_walk(*shards_of(30))
+    rows = [reject(line=line) for line in range(5)]
+    lay_rejects(corpus, rows)
+    about = Mended(source="mock", text="text", id="id", url="url", letters=(letter_key(rows[1]), letter_key(rows[4])))
+    write_mended(corpus.url, about, [b"{}", b"{}"])
+    page = write(corpus)
+    assert page.figures("mended") == [2] and "5 records could not be taken" in page.text
+    assert "in/a.jsonl , line 0" in page.text and "in/a.jsonl , line 1" not in page.text
 
 
 def test_columns_that_nobody_reads_any_more_do_not_count(lay_walk):
@@ -290,7 +392,7 @@ def test_sharding_does_not_matter(lay, lay_walk, tmp_path):
         kept = sorted(
             id_
             for s in range(len(shards))
-            for batch in corpus.read(s, {"documents": ["id"]}, alive=["filter", "dedup"])
+            for batch in corpus.read(s, {"documents": ["id"]}, alive=list(ALIVE_COLUMNS))
             for id_ in batch.filter(batch.column("alive")).column("id").to_pylist()
         )
         assert documents.sample.column("id").to_pylist() == kept[:60]
@@ -300,7 +402,7 @@ def test_sharding_does_not_matter(lay, lay_walk, tmp_path):
 
 def test_histogram_counts_like_numpy():
     values = np.random.default_rng(0).lognormal(6, 2, 5000).astype(np.int64)
-    found = report_data.Histogram(report_data.LENGTH_EDGES)
+    found = report_histogram.Histogram(report_data.LENGTH_EDGES)
     for part in np.array_split(values, 7):
         found.add(part)
     expected, _ = np.histogram(values[values > 0], report_data.LENGTH_EDGES)
@@ -313,7 +415,7 @@ def test_histogram_counts_like_numpy():
 
 def test_size_counts_like_a_loop():
     sizes = np.random.default_rng(0).geometric(0.1, 1000)
-    found = report_data.SizeCounts()
+    found = report_histogram.SizeCounts()
     found.add(sizes[:300])
     found.add(sizes[300:])
     labels, values = found.bars()
@@ -386,7 +488,7 @@ def test_shown_segments_are_the_documents(lay_walk):
 
 def test_page_size_is_bounded(lay_walk):
     """More documents than the map takes, every character of them as long as can be once escaped."""
-    count = 4300
+    count = 4900
     batch = testing.of_texts([f"{i} " + '"' * 2000 for i in range(count)], source="'" * 500)
     batch = batch.set_column(3, tables.DOCUMENTS.field("url"), pa.array(["\u202e" * 300] * count))
     page = write(lay_walk([batch], [np.arange(count) % 40], length=4000))

@@ -12,10 +12,11 @@ import scipy.sparse.csgraph
 from ropewalk.kernels import bands, minhash
 from ropewalk.schemas import testing
 from ropewalk.transforms import candidates, similarity, sketch, survivors, utf8
-from ropewalk.transforms.components import LABELS, ConnectedComponents, connected_components
+from ropewalk.transforms.components import LABELS, JoinFolder
 from ropewalk.transforms.folders import ReadFolder
 from ropewalk.transforms.map_shards import MapShards, ReadShards
 from ropewalk.transforms.shards import ShardFolder
+from ropewalk.transforms.shingle_sets import Shingling
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -127,7 +128,8 @@ def test_s_curve_through_beam(collect, tmp_path, number, rows):
         mixed = address * np.uint64(0x9E3779B97F4A7C15)
         values = pa.FixedSizeListArray.from_arrays(signatures.reshape(-1), number * rows)
         with folder.writer(place) as writer:
-            writer.write(pa.RecordBatch.from_arrays([address, address, mixed, mixed, values], schema=schema))
+            urls = pa.nulls(2 * PAIRS, pa.uint64())
+            writer.write(pa.RecordBatch.from_arrays([address, address, mixed, mixed, urls, values], schema=schema))
     found = collect(ReadFolder(folder), candidates.CandidateEdges(number, rows, partitions=3))
     edges = np.unique(np.concatenate([np.stack([c.to_numpy() for c in b.columns], 1) for b in found]), axis=0)
     assert (edges[:, 1] == edges[:, 0] + 1).all() and not (edges[:, 0] % 2).any()  # the pairs only; b is the better one
@@ -170,8 +172,12 @@ def test_edges_against_every_pair(lay, collect, tmp_path, sharding):
     proposed = collect(
         beam.Create(shards), ReadShards(corpus, {"sketch": folder.schema.names}), candidates.CandidateEdges(14, 8)
     )
-    passed = collect(beam.Create(proposed), similarity.VerifyEdges(corpus, "sketch", 5, threshold))
-    labelled = collect(beam.Create(passed), ConnectedComponents())
+    passed = collect(beam.Create(proposed), similarity.VerifyEdges(corpus, "sketch", Shingling(), threshold))
+    verified = ShardFolder(str(tmp_path / "verified"), similarity.VERIFIED, len(passed), "k")
+    for shard, batch in enumerate(passed):
+        with verified.writer(shard) as writer:
+            writer.write(batch)
+    joined = collect(JoinFolder(verified))
 
     def pairs(found):
         return {
@@ -190,8 +196,8 @@ def test_edges_against_every_pair(lay, collect, tmp_path, sharding):
         scipy.sparse.coo_matrix((np.ones(len(a)), (a, b)), (300, 300)), directed=False
     )
     component = np.arange(300) + 1000
-    for row in (row for batch in labelled for row in batch.to_pylist()):
-        component[number[row["address"]]] = number[row["component"]]
+    for row in (row for batch in joined for row in batch.to_pylist()):
+        component[[number[row["a"]], number[row["b"]]]] = number[row["b"]]
     together = component[:, None] == component
     assert np.array_equal(together, expected[:, None] == expected)
     # Nothing that is nearly the same stays apart: 1 - (1 - .9^8)^14 = 0.9997 for one pair.
@@ -212,13 +218,8 @@ def test_similarity_in_chunks(lay, tmp_path, monkeypatch):
     place = np.array([i if i < 11 else (1 << 32) + i - 11 for i in range(30)], np.uint64)
     left, right = np.random.default_rng(0).permutation(np.argwhere(np.triu(np.ones((30, 30)), 1))).T
     for threads in (1, 2):
-        pairs = similarity.PairSimilarity(corpus, "sketch", 5, threads)
+        pairs = similarity.PairSimilarity(corpus, "sketch", Shingling(), threads)
         assert np.array_equal(pairs.jaccard(place[left], place[right]), truth[left, right])
         texts = np.array(documents.column("text").to_pylist())
         assert np.array_equal(pairs.exact(place[left], place[right]), texts[left] == texts[right])
         assert len(pairs.jaccard(place[:0], place[:0])) == 0
-
-
-def test_no_edges_no_components():
-    nothing = connected_components(pa.RecordBatch.from_arrays([pa.array([], pa.uint64())] * 2, schema=candidates.EDGES))
-    assert nothing.num_rows == 0 and nothing.schema == LABELS

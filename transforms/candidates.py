@@ -1,7 +1,7 @@
 """Candidate pairs by banded LSH: documents that agree on a whole band of their signatures, or on all their words.
 
-Each band is a 64-bit key; a shuffle brings equal keys together, 24 bytes a band and document, and in each bucket every
-member is tied to the best one: as many edges as members, whatever the bucket's size.
+Each band is a 64-bit key; a shuffle brings equal keys together, 24 bytes a band and document. The pairs of a bucket are
+those of `kernels.stars`: all of them in a small one, two a member in a large one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ SLICE_BYTES = 24
 
 
 def band_slices(sketches: pa.RecordBatch, *, bands: int, rows: int) -> pa.RecordBatch:
-    """The shuffle's rows for a batch of sketches: one for the exact hash, and one for each band.
+    """The shuffle's rows for a batch of sketches: one for the exact hash, one for the URL, one for each band.
 
     Args:
         sketches: `address` and the columns of `sketch.sketch_schema`; rows whose exact hash is null are left out, and
@@ -39,8 +39,11 @@ def band_slices(sketches: pa.RecordBatch, *, bands: int, rows: int) -> pa.Record
     """
     sketches = sketches.filter(sketches.column("exact_high").is_valid())
     address, order = sketches.column("address").to_numpy(), sketches.column("order").to_numpy()
-    # The exact hash is one more band: its low half is as good a key as any.
+    # The exact hash is one more band, and the URL another: half of the one and all of the other are as good as any key.
     keys, which = [sketches.column("exact_low").to_numpy()], [np.arange(len(address))]
+    urls = sketches.column("url")
+    keys.append(urls.drop_null().to_numpy())
+    which.append(np.flatnonzero(urls.is_valid().to_numpy(zero_copy_only=False)))
     if bands:
         signature = sketches.column("signature")
         banded = np.flatnonzero(signature.is_valid().to_numpy(zero_copy_only=False))
@@ -84,7 +87,7 @@ class _CutBands(beam.DoFn):
 
 @dataclass
 class StarEdges:
-    """Batch function: all rows of some buckets in, their star edges out, each once, sorted."""
+    """Batch function: all rows of some buckets in, their candidate edges out, each once, sorted."""
 
     def setup(self) -> None:
         """Nothing to prepare."""
@@ -92,11 +95,12 @@ class StarEdges:
     def __call__(self, slices: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
         """Edges, and what the buckets looked like."""
         columns = [slices.column(name).to_numpy() for name in SLICES.names]
-        a, b, (shared, largest) = star_edges(*columns)
+        a, b, (shared, hot, largest) = star_edges(*columns)
         edges = pa.RecordBatch.from_arrays([a, b], schema=EDGES)
         return edges, {
             "banded-keys": slices.num_rows,
             "shared-buckets": shared,
+            "hot-buckets": hot,
             "largest_bucket-docs": largest,
             "candidate-pairs": edges.num_rows,
         }

@@ -56,9 +56,18 @@ class CorpusDir:
             raise FileNotFoundError(f"{url}: no corpus.json here: not a corpus folder, or its ingest never finished")
         return cls(url, tuple(shard.file for shard in manifest.shards))
 
+    @property
+    def own_shards(self) -> int:
+        """Shards of this corpus' own documents."""
+        return len(self.file_names)
+
     def folder(self, table: str) -> str:
         """URL of a table's folder: `documents`, or the columns of a stage."""
         return files.join(self.url, table) if table == DOCUMENTS else files.join(self.url, "columns", table)
+
+    def shard_url(self, table: str, shard: int) -> str:
+        """URL of one shard of a table."""
+        return files.join(self.folder(table), self.file_names[shard])
 
     def manifest(self) -> CorpusManifest | None:
         """The row space, or none before ingest has finished."""
@@ -115,7 +124,7 @@ class CorpusDir:
             row += count
 
     def _batches(self, shard: int, table: str, names: list[str]) -> Iterator[pa.RecordBatch]:
-        for batch in files.open_arrow(files.join(self.folder(table), self.file_names[shard])):
+        for batch in files.open_arrow(self.shard_url(table, shard)):
             yield batch.select(names)
 
 

@@ -5,7 +5,8 @@ whole and the last few are kept.
 """
 
 import collections
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -32,21 +33,35 @@ class Gather:
 
     def rows(self, addresses: np.ndarray) -> pa.RecordBatch:
         """The rows at `addresses` (uint64[n]), in that order; reads shard after shard."""
-        order = np.argsort(addresses, kind="stable")
-        wanted = addresses[order]
-        parts = []
-        for shard in np.unique(address.shards(wanted)).tolist():
-            rows = address.rows(wanted[address.shards(wanted) == shard])
-            batches, starts = self.batches(shard)
-            where = np.searchsorted(starts, rows, side="right") - 1
-            for index in np.unique(where).tolist():
-                parts.append(batches[index].take(pa.array(rows[where == index] - starts[index])))
+        parts, places = [], []
+        for batch, rows, where in self.parts(addresses):
+            parts.append(batch.take(pa.array(rows)))
+            places.append(where)
         if not parts:
             schema = pa.schema([self._schema().field(name) for name in self.columns])
             return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in schema], schema=schema)
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
+        back = np.empty(len(addresses), np.int64)
+        back[np.concatenate(places)] = np.arange(len(addresses))
         return pa.concat_batches(parts).take(pa.array(back))
+
+    def parts(self, addresses: np.ndarray) -> Iterator[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]:
+        """The rows at `addresses` where they lie, without a copy; reads shard after shard.
+
+        Args:
+            addresses: uint64[n].
+
+        Yields:
+            A batch, rows of it, and the places in `addresses` that asked for them: int64[m] each.
+        """
+        order = np.argsort(addresses, kind="stable")
+        wanted = addresses[order]
+        borders = [*np.flatnonzero(np.diff(address.shards(wanted), prepend=-1)).tolist(), len(wanted)]
+        for first, last in itertools.pairwise(borders):
+            rows = address.rows(wanted[first:last])
+            batches, starts = self.batches(int(wanted[first] >> np.uint64(address.ROW_BITS)))
+            where = np.searchsorted(starts, rows, side="right") - 1
+            for a, b in itertools.pairwise([*np.flatnonzero(np.diff(where, prepend=-1)).tolist(), len(where)]):
+                yield batches[where[a]], rows[a:b] - starts[where[a]], order[first + a : first + b]
 
     def batches(self, shard: int) -> tuple[list[pa.RecordBatch], np.ndarray]:
         """The batches of a shard and the first row of each: int64[batches]."""
@@ -60,7 +75,7 @@ class Gather:
         return self._open[shard]
 
     def _reader(self, shard: int) -> pa.RecordBatchReader:
-        return files.open_arrow(files.join(self.corpus.folder(self.table), self.corpus.file_names[shard]))
+        return files.open_arrow(self.corpus.shard_url(self.table, shard))
 
     def _schema(self) -> pa.Schema:
         return self._reader(0).schema

@@ -24,7 +24,7 @@ class BatchFunction(Protocol):
     def setup(self) -> None:
         """Prepares the worker."""
 
-    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
+    def __call__(self, batch: pa.RecordBatch, /) -> tuple[pa.RecordBatch, dict[str, int]]:
         """The result, and counters whose names end in their unit."""
 
 

@@ -1,10 +1,13 @@
-"""Text columns as kernels take them: one buffer of bytes and its borders; and kernels spread over threads by bytes."""
+"""Text columns as kernels take them: one buffer of bytes and its borders, composed; kernels spread over threads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from ropewalk.kernels import nfc
 
 PIECES_PER_THREAD = 4
 """More pieces than threads even out texts that are slower than others."""
@@ -17,6 +20,36 @@ def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(1, np.uint8), np.zeros(len(texts) + 1, np.int64)
     offsets = np.frombuffer(borders, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     return np.frombuffer(data, np.uint8), offsets
+
+
+def composed(texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    """The texts in Unicode's normal form C; the same array where all are in it already, as a quick check tells.
+
+    A text with a run of more than `nfc.MOST_MARKS` combining marks is left as it is: no text has one, and normalising
+    it would take time that grows with the square of the run. (Arrow's own `utf8_normalize` decomposes whatever the
+    form, up to pyarrow 25: apache/arrow#51225.)
+    """
+    data, offsets = buffers(texts)
+    doubtful = maybe_decomposed(texts, np.arange(len(texts)))
+    rows = np.flatnonzero(doubtful)
+    if len(rows) == 0:
+        return texts
+    normal, borders = bytearray(), np.zeros(len(rows) + 1, np.int64)
+    for i, row in enumerate(rows):
+        nfc.composed(data[offsets[row] : offsets[row + 1]], normal)
+        borders[i + 1] = len(normal)
+    buffered = [pa.py_buffer(borders), pa.py_buffer(normal)]
+    replacements = pa.LargeStringArray.from_buffers(len(rows), *buffered)
+    return pc.replace_with_mask(texts, pa.array(doubtful), replacements)
+
+
+def maybe_decomposed(texts: pa.LargeStringArray, rows: np.ndarray) -> np.ndarray:
+    """Which of some texts (int64[m]) may not be in normal form C, as a quick check tells: bool[m]."""
+    data, offsets = buffers(texts)
+    answers = np.empty(len(rows), np.uint8)
+    nfc.check(data, offsets, rows, nfc.table(), answers)
+    doubtful: np.ndarray = answers == 1
+    return doubtful
 
 
 def spread(run: Callable[[int, int], None], offsets: np.ndarray, threads: int) -> None:

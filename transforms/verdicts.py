@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ropewalk.kernels.mix64 import mix64
 from ropewalk.schemas import address, tables
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.folders import cut
 from ropewalk.transforms.gather import Gather
 from ropewalk.transforms.shards import ShardFolder
+from ropewalk.transforms.shingle_sets import Shingling
 from ropewalk.transforms.similarity import PairSimilarity
 
 EVIDENCE = pa.schema(
@@ -24,6 +28,11 @@ EVIDENCE = pa.schema(
 )
 """What a shard's verdicts are made of: the shard's name, its survivors' rows and the verified edges of its members."""
 
+
+KINDS = ("exact", "url", "near", "chained")
+"""What a copy can be of its survivor: `tables.DEDUP.dup_kind`."""
+SAMPLED = 256
+"""Removals of a shard that are checked where verification is not exact."""
 
 _NAMES, _SURVIVORS, _EDGES = range(3)
 
@@ -78,32 +87,38 @@ class Verdicts:
     """Batch function: all evidence on one shard in, its rows of `tables.DEDUP` out.
 
     Attributes:
-        corpus: The corpus.
+        corpus: The corpus, with the older ones behind it if there are any.
         sketches: Table of the sketches.
         alive: Stages that put documents out.
-        ngram: Words in a shingle.
+        shingling: What the shingles are.
+        threshold: Similarity from which two documents count as copies.
+        verify: See `DedupConfig.verify`.
+        url: Whether documents with the same URL are copies.
         threads: Threads for the kernels.
     """
 
     corpus: CorpusDir
     sketches: str
     alive: Sequence[str]
-    ngram: int
+    shingling: Shingling
+    threshold: float
+    verify: Literal["exact", "signature", "none"] = "exact"
+    url: bool = False
     threads: int = 1
-    _open: tuple[PairSimilarity, Gather] | None = field(default=None, init=False, repr=False)
+    _open: tuple[PairSimilarity, Gather, Gather] | None = field(default=None, init=False, repr=False)
 
     def setup(self) -> None:
         """Opens the tables."""
-        pairs = PairSimilarity(self.corpus, self.sketches, self.ngram, self.threads)
-        self._open = pairs, Gather(self.corpus, DOCUMENTS, ["id"])
+        pairs = PairSimilarity(self.corpus, self.sketches, self.shingling, self.threads)
+        self._open = pairs, Gather(self.corpus, DOCUMENTS, ["id"]), Gather(self.corpus, "dedup", ["dup_of"])
 
     def __call__(self, evidence: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
         """Verdicts in the order of the rows, and what became of the documents."""
         assert self._open is not None
-        pairs, ids = self._open
+        pairs = self._open[0]
         header = evidence.filter(evidence.column("other").is_null())
         shard = int(address.shards(header.column("address").to_numpy())[0])
-        alive = np.concatenate([np.empty(0, bool), *self._alive(shard)])
+        alive, sources = self._documents(shard)
         count = len(alive)
 
         places = address.of_rows(shard, 0, count)
@@ -113,41 +128,92 @@ class Verdicts:
         removed = survivor != places
 
         similarity = np.full(count, np.nan, np.float32)
+        direct = np.zeros(count, bool)
         rows, others, values = _columns(evidence, "similarity")
-        direct = survivor[rows] == others
-        similarity[rows[direct]] = values[direct]
-        similarity[~removed] = np.nan
-        exact = np.zeros(count, bool)
+        mine = (survivor[rows] == others) & removed[rows]
+        direct[rows[mine]], similarity[rows[mine]] = True, values[mine]
+        exact, same_url = np.zeros(count, bool), np.zeros(count, bool)
         exact[removed] = pairs.exact(places[removed], survivor[removed])
+        if self.url:
+            same_url[removed] = pairs.same_url(places[removed], survivor[removed])
         similarity[exact] = 1
         # Tied to the survivor only through others: compared now.
         open_ = removed & np.isnan(similarity)
-        similarity[open_] = pairs.jaccard(places[open_], survivor[open_]).astype(np.float32)
+        if self.verify == "exact":
+            similarity[open_] = pairs.jaccard(places[open_], survivor[open_]).astype(np.float32)
+        elif self.verify == "signature":
+            similarity[open_] = pairs.signature(places[open_], survivor[open_]).astype(np.float32)
+        kind = np.where(exact, "exact", np.where(same_url, "url", np.where(direct, "near", "chained")))
 
-        kind = np.full(count, "near", object)
-        kind[open_] = "chained"
-        kind[exact] = "exact"
-        names = ids.rows(survivor[removed]).column(0)
-        place = np.cumsum(removed) - 1
         columns = [
             pa.array(~removed, mask=~alive),
-            names.take(pa.array(place, mask=~removed)) if len(names) else pa.nulls(count, pa.string()),
+            self._names(survivor, removed),
             pa.array(size),
-            pa.array(similarity, mask=~removed),
-            pa.array(kind, pa.string(), mask=~removed),
+            pa.array(similarity, mask=~removed | np.isnan(similarity)),
+            pa.array(kind.astype(object), pa.string(), mask=~removed),
         ]
-        return pa.RecordBatch.from_arrays(columns, schema=tables.DEDUP), {
+        counters = {
             "docs-in": count,
             "put_out-docs": int((~alive).sum()),
             "kept-docs": int((alive & ~removed).sum()),
-            "exact_duplicate-docs": int(exact.sum()),
-            "near_duplicate-docs": int((removed & ~exact).sum()),
             "compared_again-pairs": int(open_.sum()),
         }
+        counters |= {f"{name}_duplicate-docs": int((removed & (kind == name)).sum()) for name in KINDS}
+        counters |= self._by_source(sources, alive, removed, self._looked_at(places, survivor, removed, similarity))
+        return pa.RecordBatch.from_arrays(columns, schema=tables.DEDUP), counters
 
-    def _alive(self, shard: int) -> Iterator[np.ndarray]:
-        for batch in self.corpus.read(shard, {DOCUMENTS: ["num_bytes"]}, alive=self.alive):
-            yield batch.column("alive").to_numpy(zero_copy_only=False)
+    def _documents(self, shard: int) -> tuple[np.ndarray, pa.Array]:
+        batches = list(self.corpus.read(shard, {DOCUMENTS: ["source"]}, alive=self.alive))
+        alive = [batch.column("alive").to_numpy(zero_copy_only=False) for batch in batches]
+        sources = pa.concat_arrays([batch.column("source") for batch in batches] or [pa.array([], pa.string())])
+        return np.concatenate([np.empty(0, bool), *alive]), sources.dictionary_encode()
+
+    def _names(self, survivor: np.ndarray, removed: np.ndarray) -> pa.Array:
+        """Id of each removed document's survivor; an older survivor that is a copy itself passes on its own."""
+        assert self._open is not None
+        _, ids, olds = self._open
+        if not removed.any():
+            return pa.nulls(len(removed), pa.string())
+        others = survivor[removed]
+        names = ids.rows(others).column(0)
+        older = address.shards(others) >= self.corpus.own_shards
+        if older.any():
+            kept = olds.rows(others[older]).column(0)
+            names = pc.replace_with_mask(names, pa.array(older), pc.coalesce(kept, names.filter(pa.array(older))))
+        return names.take(pa.array(np.cumsum(removed) - 1, mask=~removed))
+
+    def _looked_at(
+        self, places: np.ndarray, survivor: np.ndarray, removed: np.ndarray, similarity: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which removals were checked by exact similarity with the survivor, and which are below: bool[n] twice.
+
+        Without exact verification that is a sample of each shard, chosen by a hash of the place.
+        """
+        assert self._open is not None
+        if self.verify == "exact":
+            return removed, removed & (similarity < self.threshold)
+        rows = np.flatnonzero(removed)
+        rows = rows[np.argsort(mix64(places[rows]), kind="stable")][:SAMPLED]
+        checked, below = np.zeros(len(places), bool), np.zeros(len(places), bool)
+        checked[rows] = True
+        below[rows] = self._open[0].jaccard(places[rows], survivor[rows]) < self.threshold
+        return checked, below
+
+    def _by_source(
+        self, sources: pa.Array, alive: np.ndarray, removed: np.ndarray, looked_at: tuple[np.ndarray, np.ndarray]
+    ) -> dict[str, int]:
+        codes, names = sources.indices.to_numpy(), sources.dictionary.to_pylist()
+        masks = {
+            "docs": alive,
+            "removed-docs": removed,
+            "checked-docs": looked_at[0],
+            "below_threshold-docs": looked_at[1],
+        }
+        return {
+            f"source:{name}:{what}": int(total)
+            for what, mask in masks.items()
+            for name, total in zip(names, np.bincount(codes[mask], minlength=len(names)), strict=True)
+        }
 
 
 def _columns(evidence: pa.RecordBatch, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ def read_split(split: Split, config: IngestConfig, *, threads: int = 1) -> Itera
         threads: Threads that parse while the files are read.
     """
     yield Read([], None, {f"skipped:{ending}-files": count for ending, count in split.skipped.items()})
-    finish = functools.partial(_finish, source=split.source, payload_limit=config.payload_limit)
+    finish = functools.partial(_finish, split=split, payload_limit=config.payload_limit)
     left = split.limit
     for read in _ahead(finish, _tasks(split, config), threads):
         if left is not None and read.counters["docs-out"] >= left:
@@ -113,15 +113,17 @@ def _table_tasks(split: Split, piece: Piece, limits: Limits) -> Iterator[Task]:
         yield functools.partial(Raw.of, rejects=[unreadable(piece.file.url, error)])
 
 
-def _finish(task: Task, *, source: str, payload_limit: int) -> Read:
+def _finish(task: Task, *, split: Split, payload_limit: int) -> Read:
     raw = task()
     counters = collections.Counter({"docs-out": len(raw.text), "rejected-records": len(raw.rejects)})
     counters["records-in"] = len(raw.text) + len(raw.rejects)
-    counters[f"source:{source}-docs"] = len(raw.text)
+    counters[f"source:{split.source}-docs"] = len(raw.text)
+    if split.mended:
+        counters["mended-docs"] = len(raw.text)
     counters.update(raw.counters)
     counters.update(f"{reject.reason}-records" for reject in raw.rejects)
-    rejects = reject_batch(raw.rejects, source=source, payload_limit=payload_limit) if raw.rejects else None
-    return Read(list(document_batches(raw, source)), rejects, dict(counters))
+    rejects = reject_batch(raw.rejects, source=split.source, payload_limit=payload_limit) if raw.rejects else None
+    return Read(list(document_batches(raw, split.source)), rejects, dict(counters))
 
 
 def _cut(read: Read, limit: int) -> Read:
@@ -136,7 +138,7 @@ def _cut(read: Read, limit: int) -> Read:
 
 
 def _counts_documents(name: str) -> bool:
-    return name in ("docs-out", "records-in") or name.startswith("source:")
+    return name in ("docs-out", "records-in", "mended-docs") or name.startswith("source:")
 
 
 def _ahead(function: Callable[[Task], Read], items: Iterable[Task], threads: int) -> Iterator[Read]:

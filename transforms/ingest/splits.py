@@ -2,7 +2,7 @@
 
 Small files share a split, JSON Lines files that are larger than a split are cut in byte ranges (a range owns the lines
 that start in it), packed files are never cut, nor are repositories. The result depends on the recipe and on what lies
-in the inputs, not on the order in which either is listed.
+in the inputs, not on the order in which either is listed. Mended records of the corpus folder are inputs, too.
 """
 
 import itertools
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ropewalk.schemas.recipe import InputConfig, Recipe, source_name
 from ropewalk.transforms.ingest.listing import File, list_input
+from ropewalk.transforms.ingest.mended import mended_inputs
 
 OPENING_COST = 4096
 """Bytes that every file weighs beyond its size: a split of tiny files should not hold a million of them."""
@@ -45,6 +46,8 @@ class Split(BaseModel):
     limit: int | None = None
     skipped: dict[str, int] = {}
     """Files that were found but not read, by ending or reason; on the first split of an input."""
+    mended: bool = False
+    """Whether these are dead letters put right, see `mended`."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ def plan_splits(recipe: Recipe) -> Plan:
     for entry in recipe.input:
         listed, skipped = list_input(entry, recipe.output)
         found.append((source_name(entry), entry, listed, skipped))
+    mended = mended_inputs(recipe.output)
+    found += [(source_name(entry), entry, *list_input(entry)) for entry in mended]
     found.sort(key=lambda item: (item[0], item[1].path, item[1].model_dump_json()))
     splits: list[Split] = []
     for source, entry, listed, skipped in found:
@@ -84,6 +89,7 @@ def plan_splits(recipe: Recipe) -> Plan:
             kept = skipped if number == 0 else {}
             splits.append(Split(
                 input=entry, source=source, pieces=tuple(pieces), limit=recipe.ingest.limit, skipped=dict(kept),
+                mended=entry in mended,
             ))  # fmt: skip
     every = [(source, file) for source, _, listed, _ in found for file in listed]
     return Plan(
