@@ -202,7 +202,7 @@ class Outcome:
         return list(pairwise(path[::-1]))
 
 
-def our_outcome(folder: Path, scratch: Path, truth: Truth) -> tuple[Outcome, float]:
+def our_outcome(folder: Path, scratch: Path, truth: Truth) -> Outcome:
     """Ropewalk's, with its defaults. Its links are the pairs of a group that are copies: candidates are compared."""
     ours = run_ours(folder, scratch, {}, truth)
     assert (ours.facts["bands"], ours.facts["rows"]) == (BANDS, ROWS)
@@ -216,7 +216,7 @@ def our_outcome(folder: Path, scratch: Path, truth: Truth) -> tuple[Outcome, flo
     for a, b in zip(one[similarity >= THRESHOLD].tolist(), other[similarity >= THRESHOLD].tolist(), strict=True):
         if outcome.together(truth.ids[a], truth.ids[b]):
             outcome.links.append([truth.ids[a], truth.ids[b]])
-    return outcome, ours.seconds
+    return outcome
 
 
 class Bands:
@@ -416,12 +416,12 @@ def ask_peer(python: Path, tool: str, folder: Path, scratch: Path, wanted: Itera
 
 def print_table(found: Mapping[str, Any]) -> None:
     """One line a tool, then one a class."""
-    print(f"\n{'':14}{'kept':>7}{'removed':>9}{'recall':>8}{'>= t to survivor':>18}{'seconds':>9}")
+    print(f"\n{'':14}{'kept':>7}{'removed':>9}{'recall':>8}{'>= t to survivor':>18}")
     for tool, one in found.items():
         about = one["judged"]
         print(
             f"{tool:14}{one['kept']:7}{about['removed']:9}{about['recall_of_pairs']:8.3f}"
-            f"{about['removed_similar_to_survivor']:18.3f}{one['seconds']:9.1f}"
+            f"{about['removed_similar_to_survivor']:18.3f}"
         )
     peers = {tool: one for tool, one in found.items() if tool != "ropewalk"}
     for what in ("documents_by_class", "pairs_by_class"):
@@ -449,11 +449,10 @@ def main() -> None:
     truth = Truth.of(sample)
     if not args.reuse:
         shutil.rmtree(args.scratch / "ropewalk", ignore_errors=True)
-    ours, seconds = our_outcome(folder, args.scratch, truth)
+    ours = our_outcome(folder, args.scratch, truth)
     bands = Bands(sample)
     found: dict[str, Any] = {
         "ropewalk": {
-            "seconds": round(seconds, 1),
             "kept": len(ours.kept),
             "pairs_joined": len(ours.pairs()),
             "judged": judgement(ours, truth),
@@ -470,7 +469,6 @@ def main() -> None:
         comparison.peer = ask_peer(python, tool, folder, args.scratch, comparison.wanted())
         found[tool] = {
             "versions": versions_of(python, tool),
-            "seconds": round(answer["seconds"], 1),
             "judged": judgement(theirs, truth),
         } | comparison.report()
     print_table(found)

@@ -189,13 +189,11 @@ class Ours:
     Attributes:
         survivor: Place of the survivor of each document, by place; itself where it is kept.
         similarity: As recorded with a removed document, NaN elsewhere.
-        seconds: Of the stage.
         facts: Of the stage.
     """
 
     survivor: np.ndarray
     similarity: np.ndarray
-    seconds: float
     facts: dict[str, Any]
 
 
@@ -225,7 +223,7 @@ def run_ours(folder: Path, scratch: Path, settings: dict[str, Any], truth: Truth
             similarity[place[row["id"]]] = np.nan if row["similarity"] is None else row["similarity"]
     manifest = corpus.stage_manifest("columns/dedup")
     assert manifest is not None
-    return Ours(survivor, similarity, manifest.run.seconds, manifest.facts)
+    return Ours(survivor, similarity, manifest.facts)
 
 
 def judge(truth: Truth, ours: Ours, threshold: float) -> dict[str, Any]:
@@ -254,7 +252,6 @@ def judge(truth: Truth, ours: Ours, threshold: float) -> dict[str, Any]:
     return {
         "bands": bands,
         "rows": rows,
-        "seconds": round(ours.seconds, 2),
         "removed": len(removed),
         "recall": recall,
         "recall_all": round(float(joined[above].mean()), 4),
@@ -277,12 +274,12 @@ def print_table(runs: dict[str, Any]) -> None:
         shown = [f"{c['together']:.3f} ({c['expected_of_one']:.3f})" if c else "" for c in cells]
         shown.append(f"{run['recall_all']:.3f} ({run['expected_of_one_all']:.3f})")
         print(f"{name:28}" + "".join(f"{cell:>16}" for cell in shown))
-    print(f"\n{'precision':28}{'removed':>9}{'>= t: survivor':>16}{'>= t: any':>11}{'worst':>8}{'error':>10}{'s':>7}")
+    print(f"\n{'precision':28}{'removed':>9}{'>= t: survivor':>16}{'>= t: any':>11}{'worst':>8}{'error':>10}")
     for name, run in runs.items():
         print(
             f"{name:28}{run['removed']:9}{run['removed_similar_to_survivor']:16.4f}"
             f"{run['removed_similar_to_one_of_group']:11.4f}{run['similarity_to_survivor']['percentile_0']:8.3f}"
-            f"{run['largest_error_of_recorded_similarity']:10.1e}{run['seconds']:7.1f}"
+            f"{run['largest_error_of_recorded_similarity']:10.1e}"
         )
 
 

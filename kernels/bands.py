@@ -19,6 +19,9 @@ from numba import njit
 
 from ropewalk.kernels.shingles import mix
 
+MOST_BANDS, MOST_ROWS = 512, 64
+"""What `derive` may choose, at most."""
+
 _START = 0xA0761D6478BD642F
 _M1 = 0xE7037ED1A0B428DB
 
@@ -90,15 +93,16 @@ def derive(threshold: float, recall: float, values: int) -> tuple[int, int]:
         values: Values that a signature may have.
 
     Returns:
-        Bands and rows, with bands * rows <= values and `match_probability` at the threshold of at least `recall`, and
-        the smallest area of false positives; of two with the same, the one of fewer values.
+        Bands and rows, at most `MOST_BANDS` and `MOST_ROWS`, with bands * rows <= values and `match_probability` at the
+        threshold of at least `recall`, and the smallest area of false positives; of two with the same, the one of
+        fewer values.
 
     Raises:
         ValueError: No bands and rows reach the recall.
     """
     found = []
-    for rows in range(1, values + 1):
-        bands = _fewest_bands(threshold, recall, rows, values // rows)
+    for rows in range(1, min(values, MOST_ROWS) + 1):
+        bands = _fewest_bands(threshold, recall, rows, min(values // rows, MOST_BANDS))
         if bands:
             found.append((_area(bands, rows, 0.0, threshold), bands * rows, bands, rows))
     if not found:

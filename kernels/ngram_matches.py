@@ -6,10 +6,13 @@
 
 It is the shingle of `kernels.shingles` before its last step, which mixes what sums of hashes do not need mixed. Only
 whole n-grams count: a text of fewer than n words has none. The text is read in pieces of some thousand words that stay
-in the cache; a piece keeps the last n - 1 words of the one before. Nothing is kept of a text without matches.
+in the cache; a piece keeps the last n - 1 words of the one before. Nothing is kept of a text without matches, and of
+one with many so many at a time.
 
 A hash says that words are equal, it does not prove it: compare with `word_borders.same_words` before telling anybody.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numba import njit
@@ -23,6 +26,8 @@ _BASE = 0xD6E8FEB86659FD93  # of kernels.shingles
 _MASK = (1 << 64) - 1
 _PIECE = 2048
 """Words read at a time."""
+MOST = 1 << 18
+"""Matches that are held at a time, or those of one piece."""
 
 
 def grams_reference(words: list[str], ngram: int) -> list[int]:
@@ -80,28 +85,33 @@ def count_matches(
     _count(data, offsets, wanted, table(), *index, ngrams, out, first, last)
 
 
-def matching_grams(
-    data: np.ndarray, start: int, stop: int, index: NgramIndex, ngrams: np.ndarray, count: int
-) -> np.ndarray:
-    """Places in the index of the `count` matches of a text, as `ngram_matches`, and nothing else: int64[count]."""
-    places = np.empty(count, np.int64)
-    _grams(data, start, stop, table(), *index, ngrams, *_buffers(ngrams[-1]), places)
-    return places
+def matching_grams(data: np.ndarray, start: int, stop: int, index: NgramIndex, ngrams: np.ndarray) -> np.ndarray:
+    """Places in the index of the n-grams of a text, ascending and apart: int64."""
+    found = [np.unique(places) for _, _, places in ngram_matches(data, start, stop, index, ngrams)]
+    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
 def ngram_matches(
-    data: np.ndarray, start: int, stop: int, index: NgramIndex, ngrams: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The `count` matches of the text in bytes [start, stop) of `data`, see `count_matches`.
+    data: np.ndarray, start: int, stop: int, index: NgramIndex, ngrams: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The matches of the text in bytes [start, stop) of `data`, see `count_matches`, some at a time.
 
-    Returns:
+    Yields:
         First word and number of words of each: int64[count, 2]; its bytes in `data`: int64[count, 2]; its n-gram's
-        place in the index: int64[count]. In no particular order.
+        place in the index: int64[count]. By the piece they end in, then by number of words, then by first word.
     """
-    words, borders = np.empty((count, 2), np.int64), np.empty((count, 2), np.int64)
-    places = np.empty(count, np.int64)
-    _matches(data, start, stop, table(), *index, ngrams, words, borders, places)
-    return words, borders, places
+    keep = ngrams[-1] - 1
+    size = max(MOST, len(ngrams) * (keep + _PIECE))
+    words, borders = np.empty((size, 2), np.int64), np.empty((size, 2), np.int64)
+    places, buffers = np.empty(size, np.int64), _buffers(ngrams[-1])
+    starts, stops = np.empty(keep + _PIECE, np.int64), np.empty(keep + _PIECE, np.int64)
+    at, kept, before = start, 0, 0
+    while at < stop:
+        found, at, kept, before = _matches(
+            data, at, stop, table(), *index, ngrams, *buffers, starts, stops, kept, before, words, borders, places
+        )
+        if found:
+            yield words[:found].copy(), borders[:found].copy(), places[:found].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -109,14 +119,12 @@ def _count(
     data: np.ndarray, offsets: np.ndarray, wanted: np.ndarray, classes: np.ndarray, grams: np.ndarray,
     filter_words: np.ndarray, buckets: np.ndarray, ngrams: np.ndarray, out: np.ndarray, first: int, last: int,
 ) -> None:  # fmt: skip
-    nothing = np.empty(0, np.int64)
     words, rolled, passed = _buffers(ngrams[-1])
     for i in range(first, last):
         out[i] = 0
         if wanted[i]:
             out[i] = _grams(
                 data, offsets[i], offsets[i + 1], classes, grams, filter_words, buckets, ngrams, words, rolled, passed,
-                nothing,
             )  # fmt: skip
 
 
@@ -130,9 +138,8 @@ def _buffers(longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _grams(
     data: np.ndarray, start: int, stop: int, classes: np.ndarray, grams: np.ndarray, filter_words: np.ndarray,
     buckets: np.ndarray, ngrams: np.ndarray, words: np.ndarray, rolled: np.ndarray, passed: np.ndarray,
-    places: np.ndarray,
 ) -> int:  # fmt: skip
-    """Number of matches of a text; their n-grams go into `places` as far as it reaches."""
+    """Number of matches of a text."""
     at, kept, found = start, 0, 0
     keep = ngrams[-1] - 1
     while at < stop:
@@ -141,11 +148,7 @@ def _grams(
         for ngram in ngrams:
             some = roll(words, max(kept - ngram + 1, 0), count, ngram, rolled)
             for k in range(pass_filter(rolled, 0, some, filter_words, passed)):
-                where = place(grams, buckets, rolled[passed[k]])
-                if where >= 0:
-                    if found < len(places):
-                        places[found] = where
-                    found += 1
+                found += place(grams, buckets, rolled[passed[k]]) >= 0
         kept = _carry(words, count, keep)
     return found
 
@@ -161,14 +164,18 @@ def _carry(words: np.ndarray, count: int, keep: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _matches(
-    data: np.ndarray, start: int, stop: int, classes: np.ndarray, grams: np.ndarray, filter_words: np.ndarray,
-    buckets: np.ndarray, ngrams: np.ndarray, words: np.ndarray, borders: np.ndarray, places: np.ndarray,
-) -> None:  # fmt: skip
+    data: np.ndarray, at: int, stop: int, classes: np.ndarray, grams: np.ndarray, filter_words: np.ndarray,
+    buckets: np.ndarray, ngrams: np.ndarray, hashes: np.ndarray, rolled: np.ndarray, passed: np.ndarray,
+    starts: np.ndarray, stops: np.ndarray, kept: int, before: int, words: np.ndarray, borders: np.ndarray,
+    places: np.ndarray,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Matches as long as those of another piece fit: their number, and where to go on.
+
+    `kept` words stand at the front of `hashes`, `starts`, `stops`, and `before` words of the text in front of those.
+    """
     keep = ngrams[-1] - 1
-    hashes, rolled, passed = _buffers(ngrams[-1])
-    starts, stops = np.empty(keep + _PIECE, np.int64), np.empty(keep + _PIECE, np.int64)
-    at, kept, before, found = start, 0, 0, 0  # `before`: words of the text in front of the ones at hand
-    while at < stop:
+    most, found = len(ngrams) * (keep + _PIECE), 0
+    while at < stop and found + most <= len(places):
         piece = at
         new, at = scan_words(data, piece, stop, classes, hashes[kept : kept + _PIECE])
         scan_borders(data, piece, at, classes, starts[kept:], stops[kept:])
@@ -189,3 +196,4 @@ def _matches(
         _carry(starts, count, keep)
         _carry(stops, count, keep)
         before += count - kept
+    return found, at, kept, before

@@ -7,8 +7,9 @@
 Touvron et al. 2023 (arXiv 2307.09288), A.6: matched spans "can differ in at most four positions", with no "trailing
 mismatches, or mismatches in the first 10 tokens", and are "longer than 10 tokens".
 
-A seed whose word before agrees as well has a seed before it, whose match ends at the same word: that one's skips all
-lie behind this one's words. So only the first seed of each run is followed.
+If the seed one word before is given too, its match ends at the same word: its skips all lie behind this one's words. So
+only the first seed of each run of given ones is followed. That the words before agree is not enough: not every place
+where n words agree need be given as a seed.
 
 Shapes: words uint64, hashes of `kernels.words`; text t of the items has words `item_words[item_starts[t] :
 item_starts[t + 1]]`. Time: number of seeds that begin a run times the length of their matches, at most `budget` words.
@@ -55,9 +56,21 @@ def skip_matches(
         First word in the document, text, first word in that text, and words of each match: int64[matches, 4]; and
         whether the budget was enough.
     """
+    seeds = seeds[_first_of_runs(seeds, item_starts)]
     out = np.empty((len(seeds), 4), np.int64)
     found, enough = _skip_matches(words, seeds, item_words, item_starts, ngram, skips, budget, out)
     return out[:found], bool(enough)
+
+
+def _first_of_runs(seeds: np.ndarray, item_starts: np.ndarray) -> np.ndarray:
+    """Whether the seed one word before, in document and text, is not among the seeds: bool[s]."""
+    ahead = item_starts[seeds[:, 1]] + seeds[:, 2] - seeds[:, 0]  # the same all along a run
+    order = np.lexsort((seeds[:, 0], ahead))
+    ahead, words = ahead[order], seeds[order, 0]
+    first = np.ones(len(seeds), bool)
+    first[order[1:]] = (ahead[1:] != ahead[:-1]) | (words[1:] != words[:-1] + 1)
+    first |= seeds[:, 2] == 0  # what is before lies in another text
+    return first
 
 
 @njit(cache=True, nogil=True)
@@ -68,8 +81,6 @@ def _skip_matches(
     found = 0
     for s in range(len(seeds)):
         i, text, j = seeds[s, 0], seeds[s, 1], seeds[s, 2]
-        if i > 0 and j > 0 and words[i - 1] == item_words[item_starts[text] + j - 1]:
-            continue
         start = item_starts[text] + j
         room = min(len(words) - i, item_starts[text + 1] - start)
         length, differ = ngram, 0

@@ -1,7 +1,7 @@
 """Sets of integers as sorted spans [start, stop): union, difference, and drawing spans of text in to borders.
 
     snap   character   ends move inward to borders of UTF-8 characters
-           word        ... on to where a word of `kernels.words` does not go on
+           word        ... on to where a word of `kernels.words` does not go on; `keep_apart` then
            line        ... to whole lines: from behind a line end, or the text's start, to a line end or behind it
 
 Shapes: starts and stops int64[n].
@@ -70,7 +70,29 @@ def snap_reference(text: str, start: int, stop: int, how: str) -> tuple[int, int
 
     starts = [b for i, b in enumerate(borders) if b >= start and fits(i, True)]
     stops = [b for i, b in enumerate(borders) if b <= stop and fits(i, False)]
-    return (starts[0], stops[-1]) if starts and stops and starts[0] < stops[-1] else (0, 0)
+    if not starts or not stops or starts[0] >= stops[-1]:
+        return 0, 0
+    start, stop = starts[0], stops[-1]
+    if how == "word":
+        start, stop = keep_apart_reference(text, start, stop)
+    return (start, stop) if start < stop else (0, 0)
+
+
+def keep_apart_reference(text: str, start: int, stop: int) -> tuple[int, int]:
+    """`keep_apart` for one text; bytes."""
+    data = text.encode()
+    before, inside, behind = data[:start].decode(), data[start:stop].decode(), data[stop:].decode()
+
+    def letter(char: str) -> bool:
+        lower, alone = kind(ord(char))
+        return bool(lower) and not alone
+
+    if not before or not inside or not behind or not letter(before[-1]) or not letter(behind[0]):
+        return start, stop
+    last, first = inside[-1], inside[0]
+    if kind(ord(last))[0] and not kind(ord(first))[0]:
+        return start + len(first.encode()), stop
+    return (start, stop) if letter(last) else (start, stop - len(last.encode()))
 
 
 @njit(cache=True, nogil=True)
@@ -87,13 +109,82 @@ def _inside(data: np.ndarray, at: int, stop: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _word_goes_on(data: np.ndarray, at: int, begin: int, end: int, classes: np.ndarray) -> bool:
-    if at <= begin or at >= end or not _letter(data, at, end, classes):
+def _separator(data: np.ndarray, at: int, stop: int, classes: np.ndarray) -> bool:
+    byte = data[at]
+    return bool((classes[byte] if byte < 0x80 else _decode(data, at, stop, classes)[0]) == 0)
+
+
+@njit(cache=True, nogil=True)
+def _last(data: np.ndarray, begin: int, at: int) -> int:
+    """Where the character in front of `at` begins."""
+    at -= 1
+    while at > begin and data[at] & 0xC0 == 0x80:
+        at -= 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _joins(data: np.ndarray, start: int, stop: int, begin: int, end: int, classes: np.ndarray) -> bool:
+    """Whether a word goes on from in front of `start` to `stop`, were there nothing between."""
+    if start <= begin or stop >= end or not _letter(data, stop, end, classes):
         return False
-    before = at - 1
-    while before > begin and data[before] & 0xC0 == 0x80:
-        before -= 1
-    return bool(_letter(data, before, end, classes))
+    return bool(_letter(data, _last(data, begin, start), end, classes))
+
+
+@njit(cache=True, nogil=True)
+def keep_apart(
+    data: np.ndarray, start: int, stop: int, begin: int, end: int, classes: np.ndarray
+) -> tuple[int, int]:  # fmt: skip
+    """Makes a cut one character smaller if without it two words would become one.
+
+    A separator at the cut's end or at its start stays, or, where neither is one, a last character that stands alone. A
+    cut through a word at both ends joins what is left of it.
+
+    Args:
+        data: UTF-8 of the text, uint8.
+        start: First byte of the cut.
+        stop: Its end.
+        begin: First byte of the text.
+        end: End of the text.
+        classes: `words.table()`.
+    """
+    if start >= stop or not _joins(data, start, stop, begin, end, classes):
+        return start, stop
+    last = _last(data, start, stop)
+    if not _separator(data, last, end, classes) and _separator(data, start, end, classes):
+        start += 1
+        while start < stop and _inside(data, start, end):
+            start += 1
+        return start, stop
+    return (start, stop) if _letter(data, last, end, classes) else (start, last)
+
+
+@njit(cache=True, nogil=True)
+def word_border(
+    data: np.ndarray, at: int, begin: int, end: int, most: int, backward: bool, classes: np.ndarray
+) -> int:  # fmt: skip
+    """The start, or the end, of the word that `at` lies in; `at` where it lies in none, or `most` characters away.
+
+    Args:
+        data: UTF-8 of the text, uint8.
+        at: A character's border.
+        begin: First byte of the text.
+        end: End of the text.
+        most: Characters to go at most.
+        backward: To the start.
+        classes: `words.table()`.
+    """
+    border = at
+    for _ in range(most):
+        if not _joins(data, border, border, begin, end, classes):
+            return border
+        if backward:
+            border = _last(data, begin, border)
+        else:
+            border += 1
+            while _inside(data, border, end):
+                border += 1
+    return at if _joins(data, border, border, begin, end, classes) else border
 
 
 @njit(cache=True, nogil=True)
@@ -121,13 +212,15 @@ def snap(
                 stop -= 1
         else:
             while start < stop and (
-                _inside(data, start, end) or (how == 1 and _word_goes_on(data, start, begin, end, classes))
+                _inside(data, start, end) or (how == 1 and _joins(data, start, start, begin, end, classes))
             ):
                 start += 1
             while stop > start and (
-                _inside(data, stop, end) or (how == 1 and _word_goes_on(data, stop, begin, end, classes))
+                _inside(data, stop, end) or (how == 1 and _joins(data, stop, stop, begin, end, classes))
             ):
                 stop -= 1
+            if how == 1:
+                start, stop = keep_apart(data, start, stop, begin, end, classes)
         starts[i], stops[i] = start, stop
 
 

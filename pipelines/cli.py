@@ -170,12 +170,16 @@ def retry_rejects(
         elif mended is None:
             retry.show_written(retry.write_letters(directory), directory, console)
         else:
-            fed = retry.feed(directory, str(mended))
-            retry.show_fed(fed, console)
-            if fed.records and not no_run:
-                _walk(retry.recipe_of(directory), workers, "local", [], "ingest", "report", False, debug)
-            elif fed.records:
-                console.print("The next `ropewalk run` of its recipe reads them.")
+            corpus, file = retry.absolute(directory), retry.absolute(str(mended))
+            with retry.recipe_folder(corpus):
+                fed = retry.feed(corpus, file)
+                retry.show_fed(fed, console)
+                if fed.records and not no_run:
+                    _walk(retry.recipe_of(corpus), workers, "local", [], "ingest", "report", False, debug)
+                elif fed.records or (fed.answered and not retry.is_current(corpus)):
+                    console.print("They are not in the corpus yet: the next `ropewalk run` of its recipe reads them.")
+            if fed.all_wrong:
+                raise typer.Exit(1)
 
 
 @app.command()
@@ -207,6 +211,7 @@ def _walk(
     recipe: Any, workers: int, runner: str, beam_args: list[str], first: str, until: str, force: bool, debug: bool
 ) -> None:
     from ropewalk.pipelines import corpus
+    from ropewalk.pipelines import retry_rejects as retry
     from ropewalk.pipelines.display import Display
     from ropewalk.pipelines.jobs import LOCAL_RUNNER, Engine
 
@@ -218,6 +223,7 @@ def _walk(
     console.print(f"Done: {kept}" + (f", {outcome.rejected:,} records rejected" if outcome.rejected else ""))
     if outcome.rejected:
         console.print(f"Why they were rejected: [bold]ropewalk inspect {shown(recipe.output)} --rejects[/]")
+    retry.show_state(recipe.output, console)
     if outcome.report:
         console.print(f"Report: [bold]{shown(outcome.report)}[/]")
 

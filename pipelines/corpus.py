@@ -4,6 +4,7 @@ Running it again is a no-op. A changed setting reruns its stage and those that r
 it was, shard by shard.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -176,11 +177,16 @@ def _why_empty(laid: CorpusManifest) -> str:
 
 
 def _keep_recipe(recipe: Recipe) -> None:
-    """Leaves the effective recipe in the corpus: what its columns were made by, and which of them count."""
-    url = files.join(recipe.output, "recipe.json")
-    data = recipe.model_dump_json(indent=1).encode()
-    if files.read_bytes(url) != data:
-        files.write_bytes(url, data)
+    """Leaves the effective recipe in the corpus: what its columns were made by, and which of them count.
+
+    Its paths stay as they were given, as the keys and the order of the shards depend on them; the folder from which
+    relative ones count goes beside it, so that `retry-rejects` can run it again from anywhere.
+    """
+    kept = {"recipe.json": recipe.model_dump_json(indent=1).encode(), "recipe.folder": os.fsencode(os.getcwd())}
+    for name, data in kept.items():
+        url = files.join(recipe.output, name)
+        if files.read_bytes(url) != data:
+            files.write_bytes(url, data)
 
 
 def _drop_stale(corpus: CorpusDir, laid: CorpusManifest) -> None:

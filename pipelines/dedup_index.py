@@ -1,6 +1,6 @@
 """The index that a deduplicated corpus leaves, so that later ones can be deduplicated against it."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import apache_beam as beam
 
@@ -22,8 +22,8 @@ def index_jobs(
     rows: int,
     partitions: int,
     settings: dict[str, object],
-) -> Generator[Job, None, None]:
-    """Writes `index/dedup`: sorted keys, sketches with their ids, and the file that names both.
+) -> Generator[Job, None, Callable[[], None]]:
+    """Writes `index/dedup`: sorted keys and sketches with their ids.
 
     Args:
         context: The stage's.
@@ -33,6 +33,9 @@ def index_jobs(
         rows: Signature values in a band.
         partitions: Shards of the keys.
         settings: What the signatures depend on; a later corpus must have the same.
+
+    Returns:
+        What writes the file that makes an index of it: to be called when the verdicts are there.
     """
     corpus = context.corpus
     root = files.join(corpus.url, INDEX)
@@ -58,8 +61,12 @@ def index_jobs(
         return pipeline | beam.Create(shards) | mapped
 
     yield Job("index sketches", signed, write_sketches)
-    names = [shard.file for shard in keys.finish()]
-    signed.finish()
-    write_index_file(corpus, settings, key, names)
-    sweep(keys.url)
-    sweep(signed.url)
+
+    def finish() -> None:
+        names = [shard.file for shard in keys.finish()]
+        signed.finish()
+        write_index_file(corpus, settings, key, names)
+        sweep(keys.url)
+        sweep(signed.url)
+
+    return finish

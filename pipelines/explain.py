@@ -115,7 +115,8 @@ class Explainer:
                 near = f"; some begin alike: {', '.join(close)}"
                 break
         raise RecipeError(
-            f"{id}: no such document in {self.corpus.url}{near}; `ropewalk inspect DIR --row 0` shows one"
+            f"{id or 'an empty id'}: no such document in {self.corpus.url}{near}; ids are 32 hex digits, of which a "
+            "unique beginning will do (the source's own key is in `metadata`); `ropewalk inspect DIR --row 0` shows one"
         )
 
     def _removed_first(self, places: list[rows.Place]) -> rows.Place:

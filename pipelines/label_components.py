@@ -42,7 +42,7 @@ COPIES = 3
 ROUND = "round-"
 """What the folders of rounds are called, before their number."""
 MAX_ROUNDS = 200
-"""A chain of 10 million nodes takes about 30 rounds, and they grow with the logarithm."""
+"""A chain of 10 million nodes takes 23 rounds, and they grow with the logarithm."""
 
 
 def label_components(context: Context, edges: ShardFolder, *, budget_mb: int) -> Generator[Job, None, ShardFolder]:

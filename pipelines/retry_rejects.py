@@ -4,23 +4,26 @@ rejects/ingest  ->  rejects/mend.jsonl     one line a dead letter; a person or a
 a mended file   ->  mended/                lines that are records now; the next run reads them with the inputs
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import xxhash
 from rich.console import Console
 
 from ropewalk.pipelines.terminal import shown
 from ropewalk.schemas import files
-from ropewalk.schemas.manifest import CorpusManifest
+from ropewalk.schemas.manifest import CorpusManifest, canonical_json
 from ropewalk.schemas.recipe import InputConfig, Recipe, RecipeError, parse_recipe, source_name
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.ingest import formats, whole_files
 from ropewalk.transforms.ingest.chunks import Chunk, Limits
 from ropewalk.transforms.ingest.json_records import parse_chunk
-from ropewalk.transforms.ingest.mended import Mended, answered, letter_key, write_mended
+from ropewalk.transforms.ingest.mended import Mended, answered, letter_key, read_mended, write_mended
 
 MEND_FILE = "rejects/mend.jsonl"
 FILE_BYTES = 64 << 20
@@ -78,6 +81,8 @@ class Fed:
         urls: The files they went to.
         unchanged: Lines whose record is as it was.
         answered: Lines whose dead letter had been answered before.
+        corrected: Files of `mended/` that hold another record than lines do whose dead letter had been answered before,
+            and how many of those lines; they are not taken.
         faults: Line number and what is wrong, for the lines that were not taken.
     """
 
@@ -85,7 +90,13 @@ class Fed:
     urls: list[str] = field(default_factory=list)
     unchanged: int = 0
     answered: int = 0
+    corrected: dict[str, int] = field(default_factory=dict)
     faults: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def all_wrong(self) -> bool:
+        """Whether there were lines, and every one is at fault."""
+        return bool(self.faults or self.corrected) and not (self.records or self.unchanged or self.answered)
 
 
 def letters(url: str) -> Iterator[Letter]:
@@ -95,10 +106,14 @@ def letters(url: str) -> Iterator[Letter]:
         FileNotFoundError: If `url` is not a corpus.
         RecipeError: If there is no recipe in it.
     """
+    done = answered(url)
+    return (letter for letter in _every_letter(url) if letter.key not in done)
+
+
+def _every_letter(url: str) -> Iterator[Letter]:
     manifest, recipe = _opened(url)
     limit = int(manifest.ingest.config.get("payload_limit", recipe.ingest.payload_limit))
     entries = _entries(recipe)
-    done = answered(url)
     folder = files.join(url, "rejects", "ingest")
     for name in files.names(folder):
         if not name.endswith(".arrow"):
@@ -106,10 +121,8 @@ def letters(url: str) -> Iterator[Letter]:
         for batch in files.open_arrow(files.join(folder, name)):
             for number in range(batch.num_rows):
                 row = batch.slice(number, 1).to_pylist()[0]
-                key = letter_key(row)
-                if key not in done:
-                    record, whole = _record(row, entries.get(row["source"], []), limit)
-                    yield Letter(key, row, record, whole)
+                record, whole = _record(row, entries.get(row["source"], []), limit)
+                yield Letter(letter_key(row), row, record, whole)
 
 
 def write_letters(url: str) -> Written:
@@ -120,16 +133,25 @@ def write_letters(url: str) -> Written:
         RecipeError: If an earlier file cannot be read, or there is no recipe.
     """
     written = Written(files.join(url, MEND_FILE))
-    before: dict[str, object] = {}
-    if files.read_bytes(written.url) is not None:
-        for number, line in _lines(written.url):
-            value = _parsed(line)
-            if isinstance(value, str):
-                raise RecipeError(f"{written.url}, line {number}: {value}; mend the line, or remove the file")
-            before[value["letter"]] = value["record"]
-    with files.atomic(written.url) as sink:
+    fs, path = files.filesystem(written.url)
+    before: dict[str, int] = {}
+    """Where the lines of an earlier file start: the records themselves may be large."""
+    with contextlib.ExitStack() as stack:
+        earlier = stack.enter_context(fs.open(path, "rb")) if fs.exists(path) else None
+        start = 0
+        for number, line in enumerate(earlier or (), 1):
+            if line.strip():
+                value = _parsed(line)
+                if isinstance(value, str):
+                    raise RecipeError(f"{written.url}, line {number}: {value}; mend the line, or remove the file")
+                before[value["letter"]] = start
+            start += len(line)
+        sink = stack.enter_context(files.atomic(written.url))
         for letter in letters(url):
-            record = before.get(letter.key, letter.record)
+            record: object = letter.record
+            if earlier is not None and letter.key in before:
+                earlier.seek(before[letter.key])
+                record = json.loads(earlier.readline())["record"]
             written.letters += 1
             written.files += letter.record is None
             written.edited += record != letter.record
@@ -148,14 +170,20 @@ def feed(url: str, mended: str) -> Fed:
 
     Raises:
         FileNotFoundError: If there is no such file, or `url` is not a corpus.
-        RecipeError: If there is no recipe.
+        RecipeError: If there is no recipe, or `mended` is a folder.
     """
-    manifest, recipe = _opened(url)
-    entries, done = _entries(recipe), answered(url)
+    _, recipe = _opened(url)
+    fs, path = files.filesystem(mended)
+    if fs.isdir(path):
+        raise RecipeError(
+            f"--mended {mended}: this is a folder; give the mended file itself, as {files.join(url, MEND_FILE)} is one"
+        )
+    entries, done = _entries(recipe), _taken(url)
     limits = Limits(recipe.ingest.max_record_bytes, recipe.ingest.payload_limit)
-    open_letters = {letter.key: (letter.row["source"], letter.record) for letter in letters(url)}
+    known = {letter.key: (letter.row["source"], _hash(letter.record)) for letter in _every_letter(url)}
     fed = Fed()
     waiting: dict[tuple[str, str, str, str], dict[str, bytes]] = {}
+    new: dict[str, bytes] = {}
     size = 0
     for number, line in _lines(mended):
         value = _parsed(line)
@@ -163,19 +191,29 @@ def feed(url: str, mended: str) -> Fed:
             fed.faults.append((number, value))
             continue
         key, record = value["letter"], value["record"]
+        same = key in known and _hash(record) == known[key][1]
         if key in done:
-            fed.answered += 1
-        elif key not in open_letters:
+            file, taken = done[key]
+            if same or xxhash.xxh3_128_digest(_one_line(record)) == taken:
+                fed.answered += 1
+            else:
+                fed.corrected[file] = fed.corrected.get(file, 0) + 1
+        elif key not in known:
             fed.faults.append((number, "no such dead letter: the input has changed since; run `retry-rejects` again"))
-        elif record == open_letters[key][1]:
+        elif same:
             fed.unchanged += 1
+        elif key in new:
+            if new[key] == _hash(record):
+                fed.answered += 1
+            else:
+                fed.faults.append((number, "an earlier line of this file mends the same dead letter: keep one of them"))
         else:
-            source = open_letters[key][0]
+            source = known[key][0]
             entry, data = _accepted(record, entries.get(source, []), limits)
             if entry is None:
                 fed.faults.append((number, data.decode()))
                 continue
-            done.add(key)
+            new[key] = _hash(record)
             waiting.setdefault((source, entry.text, entry.id, entry.url), {})[key] = data
             size += len(data)
             if size > FILE_BYTES:
@@ -217,10 +255,87 @@ def show_fed(fed: Fed, console: Console) -> None:
         console.print(f"{fed.answered:,} lines had been taken before")
     if fed.unchanged:
         console.print(f"{fed.unchanged:,} lines are unchanged, and stay dead letters")
+    if fed.corrected:
+        count = sum(fed.corrected.values())
+        console.print(f"{count:,} lines differ from the record that was taken before, and are not taken. To replace it")
+        console.print("remove these files, and give the mended file again: its other records are taken again, too.")
+        _print_files(fed.corrected, console)
     for number, fault in fed.faults[:SHOWN_FAULTS]:
         console.print(shown(f"line {number}: {fault[:SHOWN_CHARS]}"), highlight=False)
     if len(fed.faults) > SHOWN_FAULTS:
         console.print(f"and {len(fed.faults) - SHOWN_FAULTS:,} more lines with faults")
+
+
+def show_state(url: str, console: Console) -> None:
+    """Says after a run what of `mended/` should not be as it is: records of a lost source, or of a changed input.
+
+    A mended record whose dead letter did not come back is in the corpus twice, with one id, if it was corrected in the
+    original input as well; if its line has only moved, its dead letter is open again and may be mended again. Only the
+    user can tell. With `ingest.limit` dead letters are cut off, and say nothing.
+    """
+    every = read_mended(url)
+    if not every:
+        return
+    _, recipe = _opened(url)
+    sources = _entries(recipe).keys()
+    lost = {file: len(about.letters) for file, about in every.items() if about.source not in sources}
+    if lost:
+        console.print(f"{sum(lost.values()):,} mended records are not read: their source is not in the recipe.")
+        _print_files(lost, console)
+    if recipe.ingest.limit is not None:
+        return
+    there = {letter.key for letter in _every_letter(url)}
+    counts = {file: sum(key not in there for key in about.letters) for file, about in every.items() if file not in lost}
+    gone = {file: count for file, count in counts.items() if count}
+    if gone:
+        console.print(
+            f"[bold]Careful:[/] {sum(gone.values()):,} mended records answer dead letters that did not come back: "
+            "their input has changed. What was corrected there is in the corpus twice now. If so, remove these files, "
+            "run the recipe again, and mend what `retry-rejects` then still finds."
+        )
+        _print_files(gone, console)
+
+
+def _print_files(counts: dict[str, int], console: Console) -> None:
+    for file, count in sorted(counts.items()):
+        both = f"{file} and {os.path.basename(file).removesuffix('l')}"
+        console.print(shown(f"  {both} ({count:,} records)"), highlight=False)
+
+
+def is_current(url: str) -> bool:
+    """Whether the row space of a corpus is what its recipe would lay now, mended records included."""
+    from ropewalk.pipelines.stages.ingest import ingest_key, plan_splits
+
+    manifest, recipe = _opened(url)
+    try:
+        return manifest.ingest.key == ingest_key(recipe, plan_splits(recipe))
+    except RecipeError:  # an input is gone: who runs the recipe is told
+        return False
+
+
+def absolute(url: str) -> str:
+    """The same place, wherever this process goes, and by which links it is named."""
+    return os.path.realpath(files.filesystem(url)[1]) if files.is_local(url) else url.rstrip("/")
+
+
+@contextlib.contextmanager
+def recipe_folder(url: str) -> Iterator[None]:
+    """Goes to the folder from which the relative paths of a corpus' recipe count, for the time being.
+
+    Raises:
+        RecipeError: If that folder is not there any more, and there are such paths.
+    """
+    data = files.read_bytes(files.join(url, "recipe.folder"))
+    folder = os.fsdecode(data) if data else os.getcwd()  # older corpora do not say
+    if not os.path.isdir(folder):
+        paths = [entry.path for entry in recipe_of(url).input]
+        relative = [p for p in paths if "://" not in p and not os.path.isabs(os.path.expanduser(p))]
+        if relative:
+            raise RecipeError(f"{url}: its input {relative[0]!r} lay in {folder}, which is not there any more: "
+                              "`ropewalk run` the recipe where its inputs are now")  # fmt: skip
+        folder = os.getcwd()
+    with contextlib.chdir(folder):
+        yield
 
 
 def recipe_of(url: str) -> Recipe:
@@ -233,8 +348,7 @@ def recipe_of(url: str) -> Recipe:
     if data is None:
         raise RecipeError(f"{url}: no recipe.json here: run its recipe once more with this version")
     recipe = parse_recipe(json.loads(data), name=files.join(url, "recipe.json"))
-    same = files.filesystem(recipe.output)[1].rstrip("/") == files.filesystem(url)[1].rstrip("/")
-    return recipe if same else recipe.model_copy(update={"output": url})
+    return recipe if absolute(recipe.output) == absolute(url) else recipe.model_copy(update={"output": url})
 
 
 def _opened(url: str) -> tuple[CorpusManifest, Recipe]:
@@ -284,9 +398,7 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
 
 def _accepted(record: object, entries: list[InputConfig], limits: Limits) -> tuple[InputConfig | None, bytes]:
     """The input that takes a record, and its bytes on one line; or none, and why the last one refused it."""
-    text = record if isinstance(record, str) else json.dumps(record, ensure_ascii=False)
-    # Between tokens a line end is a space; inside a string JSON allows none.
-    data = text.replace("\r", " ").replace("\n", " ").strip().encode(errors="surrogatepass")
+    data = _one_line(record)
     why = "its source is no longer in the recipe" if not entries else "the record is empty"
     for entry in entries if data else ():
         codes = np.frombuffer(data, np.uint8)
@@ -296,3 +408,25 @@ def _accepted(record: object, entries: list[InputConfig], limits: Limits) -> tup
             return entry, data
         why = f"{raw.rejects[0].reason}: {raw.rejects[0].detail}" if raw.rejects else "the record is empty"
     return None, why.encode(errors="backslashreplace")
+
+
+def _one_line(record: object) -> bytes:
+    """A record, text or JSON, as a line of JSON Lines without its end."""
+    text = record if isinstance(record, str) else json.dumps(record, ensure_ascii=False)
+    # Between tokens a line end is a space; inside a string JSON allows none.
+    return text.replace("\r", " ").replace("\n", " ").strip().encode(errors="surrogatepass")
+
+
+def _hash(record: object) -> bytes:
+    """Stands for a record as it was given: there may be very many, and large ones."""
+    return xxhash.xxh3_128_digest(canonical_json(record).encode(errors="surrogatepass"))
+
+
+def _taken(url: str) -> dict[str, tuple[str, bytes]]:
+    """Of each dead letter that was answered: the file of the record that answers it, and a hash of its line."""
+    found: dict[str, tuple[str, bytes]] = {}
+    for file, about in read_mended(url).items():
+        found |= {key: (file, b"") for key in about.letters}  # someone may have shortened the file
+        for key, (_, line) in zip(about.letters, _lines(file), strict=False):
+            found[key] = (file, xxhash.xxh3_128_digest(line.removesuffix(b"\n")))
+    return found

@@ -78,7 +78,8 @@ class DedupConfig(Settings):
     index: bool = False
     """Leave an index (`index/dedup`), so that later corpora can be deduplicated against this one."""
     components_mb: int = Field(default=1024, ge=0)
-    """Edges up to this size are joined in one worker's memory; more of them by rounds of large-star and small-star."""
+    """Memory for joining copies in one worker, 128 bytes a pair; more pairs go by rounds of large-star and small-star,
+    with the same result."""
     max_source_share: float = Field(default=0.95, gt=0, le=1)
     """Stop if more than this share of a source (of 1,000 documents or more) would go: a wiped-out source is a mistake
     more often than not."""

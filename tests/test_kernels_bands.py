@@ -39,7 +39,7 @@ def test_derived_bands_are_the_best_of_all(threshold, recall, values):
 
 def test_derived_bands_of_usual_settings():
     assert bands.derive(0.75, 0.95, 256) == (29, 8)
-    assert bands.derive(1.0, 0.95, 100) == (1, 100)
+    assert bands.derive(1.0, 0.95, 100) == (1, 64)
     for setting in ((0.8, 0.95, 256), (0.5, 0.9, 128), (0.8, 0.95, 9000)):
         number, rows = bands.derive(*setting)
         assert bands.match_probability(setting[0], number - 1, rows) < setting[1]  # one band less misses too many

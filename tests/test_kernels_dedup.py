@@ -171,31 +171,41 @@ def test_distinct_keeps_the_first_of_each_whatever_the_salt(values, salt):
     assert array[:kept].tolist() == list(dict.fromkeys(values))
 
 
-def sets_of(texts, rows, ngram, limits, room=None):
+def sets_of(texts, rows, ngram, room):
+    """Sets of some texts, each with so many places, and their limits."""
     data, offsets = laid(texts)
-    room = np.diff(offsets)[rows] if room is None else room
-    starts = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
+    most = (np.diff(offsets)[rows] + 1) // 2
+    starts = np.concatenate([[0], np.cumsum(np.minimum(most, room))]).astype(np.int64)
     sets, sizes = np.empty(starts[-1], np.uint64), np.zeros(len(rows), np.int64)
+    limits = np.zeros(len(rows), np.uint64)
     jaccard.shingle_sets(
-        data, offsets, np.array(rows, np.int64), np.arange(len(rows)), words.table(), ngram,
-        np.array(limits, np.uint64), starts, SALT, sets, sizes,
+        data, offsets, np.array(rows, np.int64), np.arange(len(rows)), words.table(), ngram, starts, most <= room, SALT,
+        sets, sizes, limits,
     )  # fmt: skip
-    return sets, starts, sizes
+    return sets, starts, sizes, limits
+
+
+def fitting(shingles: set[int], room: int, whole: bool) -> int:
+    """The largest limit ALL / 2^k below which at most half of the room is needed."""
+    limit = 2**64 - 1
+    while not whole and sum(s <= limit for s in shingles) > room // 2:
+        limit >>= 1
+    return limit
 
 
 @SETTINGS
-@given(st.lists(TEXT, min_size=2, max_size=5), st.integers(1, 4), st.data())
-def test_jaccard_is_that_of_the_sets(texts, ngram, data):
+@given(st.lists(TEXT, min_size=2, max_size=5), st.integers(1, 4), st.sampled_from([2, 4, 6, 1000]), st.data())
+def test_jaccard_is_that_of_the_sets(texts, ngram, room, data):
     count = len(texts)
-    limits = data.draw(st.lists(st.sampled_from([2**64 - 1, 2**63, 2**62]), min_size=count, max_size=count))
-    sets, starts, sizes = sets_of(texts, list(range(count)), ngram, limits)
+    sets, starts, sizes, limits = sets_of(texts, list(range(count)), ngram, room)
     expected = [set(shingles_of(text, ngram)) for text in texts]
-    for i in range(count):
+    for i, text in enumerate(texts):
+        assert limits[i] == fitting(expected[i], room, (len(text.encode()) + 1) // 2 <= room)
         assert set(sets[starts[i] : starts[i] + sizes[i]].tolist()) == {s for s in expected[i] if s <= limits[i]}
         assert sizes[i] == sum(s <= limits[i] for s in expected[i])
     left, right = np.divmod(np.array(data.draw(st.permutations(range(count * count)))), count)
     found = np.empty(count * count)
-    jaccard.jaccard(sets, starts, sizes, np.array(limits, np.uint64), left, right, 0, len(left), SALT, found)
+    jaccard.jaccard(sets, starts, sizes, limits, left, right, 0, len(left), SALT, found)
     below = [min(limits[x], limits[y]) for x, y in zip(left, right, strict=True)]
     assert found.tolist() == [
         jaccard.jaccard_reference({s for s in expected[x] if s <= m}, {s for s in expected[y] if s <= m})
@@ -203,11 +213,18 @@ def test_jaccard_is_that_of_the_sets(texts, ngram, data):
     ]
 
 
-def test_sets_of_some_rows_of_long_texts_with_no_room_to_spare():
+def test_sets_of_long_texts_do_not_depend_on_where_repeats_stand():
     random = np.random.default_rng(0)
-    texts = [" ".join(f"w{i}" for i in random.integers(0, 300, n)) for n in (10_000, 1, 7000, 0)]
-    sets, starts, sizes = sets_of(texts, [2, 0], 5, [2**64 - 1] * 2)
-    for at, row in enumerate((2, 0)):
-        assert set(sets[starts[at] : starts[at] + sizes[at]].tolist()) == set(shingles_of(texts[row], 5))
-    sets, starts, sizes = sets_of(texts, [2, 0], 5, [2**64 - 1] * 2, room=[100, 50])  # what does not fit is left out
-    assert sizes.tolist() == [100, 50] and set(sets[:100].tolist()) <= set(shingles_of(texts[2], 5))
+    content = " ".join(f"w{i}" for i in random.integers(0, 3000, 20_000))
+    run = "x " * 60_000
+    truth = set(shingles_of(content, 5))
+    texts = [f"{run}{content}", f"{content} {run}", content, f"{run}y", run]
+    sets, starts, sizes, limits = sets_of(texts, [1, 0, 2, 3, 4], 5, 8000)
+    assert limits[0] == limits[1] and limits[3] == limits[4] == 2**64 - 1 and sizes[3:].tolist() == [2, 1]
+    left, right = np.array([0, 0, 3]), np.array([1, 2, 4])
+    found = np.empty(3)
+    jaccard.jaccard(sets, starts, sizes, limits, left, right, 0, 3, SALT, found)
+    assert found[0] > 0.99 and found[1] > 0.99 and found[2] == 0.5
+    for place in (0, 1, 2):
+        kept = sets[starts[place] : starts[place] + sizes[place]].tolist()
+        assert 2000 - 100 < len(kept) <= 4000 and len(set(kept) - truth) < 12

@@ -76,7 +76,11 @@ def matches(text, index, ngrams, data=None, start=0):
     counts = np.full(1, -1, np.int64)
     offsets = np.array([start, stop], np.int64)
     ngram_matches.count_matches(data, offsets, np.ones(1, bool), index, ngrams, counts, 0, 1)
-    words, borders, places = ngram_matches.ngram_matches(data, start, stop, index, ngrams, int(counts[0]))
+    parts = [*ngram_matches.ngram_matches(data, start, stop, index, ngrams)]
+    nothing = np.empty((0, 2), np.int64), np.empty((0, 2), np.int64), np.empty(0, np.int64)
+    words, borders, places = (np.concatenate(column) for column in zip(nothing, *parts, strict=True))
+    assert len(places) == counts[0]
+    assert ngram_matches.matching_grams(data, start, stop, index, ngrams).tolist() == sorted(set(places.tolist()))
     spans = [data[a:b].tobytes().decode() for a, b in borders.tolist()]
     return [(*word, place) for word, place in zip(words.tolist(), places.tolist(), strict=True)], spans
 
@@ -113,6 +117,15 @@ def test_matches_across_pieces_and_inside_a_buffer(ngrams):
     ]
     assert sorted(found) == sorted(expected) and len(found) >= len(some) * len(ngrams)
     assert spans == [" ".join(words[i : i + n]) for i, n, _ in found]
+
+
+def test_matches_come_so_many_at_a_time(monkeypatch):
+    index = ngram_index.build(np.array(ngram_matches.grams_reference(["a"] * 3, 3), np.uint64))
+    data = np.frombuffer(b"a " * 20_000, np.uint8)
+    monkeypatch.setattr(ngram_matches, "MOST", 5000)
+    parts = [*ngram_matches.ngram_matches(data, 0, len(data), index, np.array([3]))]
+    assert len(parts) > 3 and max(len(places) for _, _, places in parts) <= 5000
+    assert np.concatenate([words[:, 0] for words, _, _ in parts]).tolist() == list(range(19_998))
 
 
 def test_unwanted_texts_and_ranges_are_left_alone():
@@ -186,6 +199,37 @@ def test_skips_end_with_a_word_that_agrees():
     assert [m[2] for m in skip_matches.skip_matches_reference(document, item, 10, 5)] == [20]
     assert skip_matches.skip_matches_reference(item[:10], item, 10, 4) == []  # not longer than the seed
     assert skip_matches.skip_matches_reference([*item[:10], 1, 1], item, 10, 4) == []
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 2), max_size=25),
+    st.lists(st.lists(st.integers(0, 2), max_size=20), min_size=1, max_size=3),
+    st.integers(1, 3), st.integers(0, 2), st.sets(st.integers(0, 60)),
+)  # fmt: skip
+def test_only_given_seeds_are_followed_and_all_of_them(document, items, ngram, skips, ignored):
+    seeds = [
+        (i, t, j)
+        for i in range(len(document) - ngram + 1)
+        for t, item in enumerate(items)
+        for j in range(len(item) - ngram + 1)
+        if document[i : i + ngram] == item[j : j + ngram]
+    ]
+    seeds = [seed for number, seed in enumerate(seeds) if number not in ignored]
+    flat = np.array([word for item in items for word in item], np.uint64)
+    starts = np.cumsum([0, *map(len, items)]).astype(np.int64)
+    given_ = np.array(seeds, np.int64).reshape(-1, 3)[::-1]  # in any order
+    hashes = np.array(document, np.uint64)
+    found, _ = skip_matches.skip_matches(hashes, given_, flat, starts, ngram, skips, 1 << 20)
+    every = {
+        (i, t, j, length)
+        for t, item in enumerate(items)
+        for i, j, length in skip_matches.skip_matches_reference(document, item, ngram, skips)
+        if (i, t, j) in seeds
+    }
+    assert set(map(tuple, found.tolist())) <= every
+    covered = [{(i + k, t, j + k) for i, t, j, length in rows for k in range(length)} for rows in (found, every)]
+    assert covered[0] == covered[1]
 
 
 def test_endless_repetition_is_cut_short():

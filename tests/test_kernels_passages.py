@@ -197,3 +197,28 @@ def test_snap(how, text, ends):
     found = (int(starts[0]) - 1, int(stops[0]) - 1)
     expected = spans.snap_reference(text, start, stop, how)
     assert found == expected if expected != (0, 0) else found[0] == found[1]
+    if how == "word" and found[0] < found[1]:  # words of what is left are words of the text
+        left = raw[: found[0]] + raw[found[1] :]
+        sides = words.words_reference(raw[: found[0]].decode()) + words.words_reference(raw[found[1] :].decode())
+        assert words.words_reference(left.decode()) == sides
+
+
+@pytest.mark.parametrize(
+    ("text", "cut", "left"),
+    [
+        ("alpha the quick brown fox gamma", " the quick brown fox ", "alpha gamma"),
+        ("alpha, the quick brown fox gamma", " the quick brown fox ", "alpha,gamma"),
+        ("alpha the quick brown fox, gamma", " the quick brown fox", "alpha, gamma"),
+        ("alpha 東京gamma", " 東京", "alpha gamma"),
+        ("alpha東京gamma", "東京", "alpha京gamma"),
+        ("我東京他", "東京", "我他"),
+        ("我 東京 他", " 東京 ", "我他"),
+        ("alpha\u3000béta\u3000gamma", "\u3000béta\u3000", "alpha\u3000gamma"),
+    ],
+)
+def test_snap_to_words_joins_none(text, cut, left):
+    data = np.frombuffer(text.encode(), np.uint8)
+    start = len(text[: text.index(cut)].encode())
+    starts, stops, zero = np.array([start]), np.array([start + len(cut.encode())]), np.zeros(1, np.int64)
+    spans.snap(data, starts, stops, zero, zero + len(data), spans.SNAPS["word"], words.table())
+    assert (data[: starts[0]].tobytes() + data[stops[0] :].tobytes()).decode() == left

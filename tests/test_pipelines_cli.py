@@ -145,7 +145,45 @@ def test_rejected_records_are_mended_and_read(tmp_path):
     assert "1 mended records taken" in result.stdout and "121 documents in corpus" in result.stdout
     again = call("retry-rejects", "corpus", "--mended", str(path), cwd=tmp_path)
     assert "0 mended records taken" in again.stdout and "had been taken before" in again.stdout
+    assert "not in the corpus yet" not in again.stdout
     assert "None is left to mend" in call("inspect", "corpus", "--rejects", cwd=tmp_path).stdout
+
+
+def test_mended_records_from_elsewhere(tmp_path):
+    """Paths of the recipe count from where it ran; the run it gets from elsewhere is the very same."""
+    home, away = tmp_path / "home", tmp_path / "away"
+    home.mkdir()
+    away.mkdir()
+    write(home, **{stage: False for stage in ("dedup", "tokenize", "embed", "cluster", "order", "pack")})
+    assert call("run", "recipe.yaml", cwd=home).returncode == 0
+    assert call("retry-rejects", "../home/corpus", cwd=away).returncode == 0
+    letter = json.loads((home / "corpus" / "rejects" / "mend.jsonl").read_text())
+    mended = away / "mended.jsonl"
+    mended.write_text(json.dumps(letter | {"record": {"text": "whole again, at last"}}))
+    feed = ("retry-rejects", "../home/corpus", "--mended", "mended.jsonl")
+    for _ in range(2):  # the second time it was taken before, and still is not in the corpus
+        result = call(*feed, "--no-run", cwd=away)
+        assert result.returncode == 0, result.stderr
+        assert "not in the corpus yet: the next `ropewalk run`" in result.stdout
+    (home / "corpus" / "mended").rename(tmp_path / "mended")
+    result = call(*feed, cwd=away)
+    assert result.returncode == 0, result.stderr
+    assert "1 mended records taken" in result.stdout and "121 documents" in result.stdout
+    again = call("run", "recipe.yaml", cwd=home)
+    assert again.stdout.count("up to date") == 3, again.stdout  # ingest, filter, report
+    mended.write_text(json.dumps(letter | {"record": {"text": "another text"}}) + "\n{\n")
+    result = call(*feed, cwd=away)
+    assert result.returncode == 1 and "differ from the record that was taken before" in result.stdout
+    folder = call("retry-rejects", "../home/corpus", "--mended", ".", cwd=away)
+    assert folder.returncode == 2 and "--mended" in folder.stderr and "this is a folder" in folder.stderr
+    # Corrected where it came from, too: the run says what to remove.
+    lines = (home / "in.jsonl").read_text().splitlines()
+    (home / "in.jsonl").write_text("\n".join([*lines[:60], '{"text": "whole again, at last"}', *lines[61:]]) + "\n")
+    result = call("run", "recipe.yaml", cwd=home)
+    assert result.returncode == 0 and "Careful: 1 mended records" in result.stdout
+    home.rename(tmp_path / "moved")
+    result = call("retry-rejects", "../moved/corpus", "--mended", "mended.jsonl", cwd=away)
+    assert result.returncode == 2 and "which is not there any more" in result.stderr
 
 
 def test_a_synthesis_run_has_its_own_way(tmp_path):

@@ -182,6 +182,11 @@ def test_ids_by_their_beginning(lay):
     for wrong in ("", "zz", "'; drop"):
         with pytest.raises(RecipeError, match="no such document"):
             explained(url, wrong)
+    with pytest.raises(RecipeError, match="^an empty id: "):
+        explained(url, "")
+    # Who gives the key of a record instead of its id learns what ids are, and where the key went.
+    with pytest.raises(RecipeError, match=r"^book-7: .* 32 hex digits, of which a unique beginning .* in `metadata`"):
+        explained(url, "book-7")
     with pytest.raises(FileNotFoundError, match=r"no corpus\.json"):
         explained(Path(url).parent / "elsewhere", ids[0])
 

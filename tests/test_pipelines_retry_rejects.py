@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -220,5 +221,109 @@ def test_a_file_without_its_description_is_not_read(tmp_path):
     corpus.run(recipe)
     (tmp_path / "corpus" / "mended").mkdir()
     (tmp_path / "corpus" / "mended" / "web-0.jsonl").write_text('{"body": "half"}\n')
-    assert mended_files.mended_inputs(recipe.output) == []
+    assert mended_files.mended_inputs(recipe.output, {"web", "books"}) == ([], 0)
     assert corpus.run(recipe).corpus.rows == 3
+
+
+def test_mended_records_go_with_their_source(tmp_path):
+    url, inputs = tmp_path / "corpus", hostile(tmp_path / "in")
+    corpus.run(recipe_of(tmp_path, inputs))
+    _, path = mend(url, CHANGES | {("books", 1): '{"text": "null no more", "id": 8}'})
+    assert retry_rejects.feed(str(url), path).records == 4
+    assert corpus.run(recipe_of(tmp_path, inputs)).corpus.sources == {"books": 2, "web": 5}
+    (tmp_path / "other.txt").write_text("quite another source")
+    other = recipe_of(tmp_path, [{"path": str(tmp_path / "other.txt"), "source": "other"}])
+    laid = corpus.run(other).corpus
+    assert [row["text"] for row in documents(url)] == ["quite another source"]
+    assert "mended-docs" not in laid.ingest.counters
+    assert laid.ingest.facts["skipped"] == {"mended (source not in the recipe)": 2}
+    shown = printed(retry_rejects.show_state, str(url))
+    assert "4 mended records are not read" in shown and "Careful" not in shown
+    assert all(f"{path.name} and {path.stem}.json (" in shown for path in (url / "mended").glob("*.jsonl"))
+    # With the source they come back.
+    assert corpus.run(recipe_of(tmp_path, inputs)).corpus.sources == {"books": 2, "web": 5}
+    assert printed(retry_rejects.show_state, str(url)) == ""
+
+
+def test_a_record_corrected_in_the_input_as_well_is_told(tmp_path):
+    url, inputs = tmp_path / "corpus", hostile(tmp_path / "in")
+    recipe = recipe_of(tmp_path, inputs)
+    corpus.run(recipe)
+    _, path = mend(url, {("books", 1): '{"text": "null no more", "id": 8}'})
+    (books,) = retry_rejects.feed(str(url), path).urls
+    _, path = mend(url, CHANGES)
+    (web,) = retry_rejects.feed(str(url), path).urls
+    corpus.run(recipe)
+    assert printed(retry_rejects.show_state, str(url)) == ""
+    (tmp_path / "in" / "books.json").write_text('[{"text": "a book", "id": 7}, {"text": "null no more", "id": 8}]')
+    corpus.run(recipe)
+    ids = [row["id"] for row in documents(url)]
+    assert len(ids) - len(set(ids)) == 1
+    shown = printed(retry_rejects.show_state, str(url))
+    assert "Careful: 1 mended records" in shown and books in shown and web not in shown
+    # What it advises helps.
+    Path(books).unlink()
+    Path(books).with_suffix(".json").unlink()
+    corpus.run(recipe)
+    ids = [row["id"] for row in documents(url)]
+    assert len(ids) == len(set(ids)) == 7 and printed(retry_rejects.show_state, str(url)) == ""
+
+
+def test_correcting_what_was_taken(tmp_path):
+    url = tmp_path / "corpus"
+    recipe = recipe_of(tmp_path, hostile(tmp_path / "in"))
+    corpus.run(recipe)
+    _, path = mend(url, CHANGES)
+    lines = Path(path).read_text().splitlines()
+    (file,) = retry_rejects.feed(str(url), path).urls
+    assert not retry_rejects.is_current(str(url))
+    corpus.run(recipe)
+    assert retry_rejects.is_current(str(url))
+    lines[1] = json.dumps(json.loads(lines[1]) | {"record": {"body": "better"}})  # after that of `books`
+    Path(path).write_text("\n".join(lines))
+    fed = retry_rejects.feed(str(url), path)
+    assert (fed.records, fed.answered, fed.corrected) == (0, 2, {file: 1}) and not fed.all_wrong
+    shown = printed(retry_rejects.show_fed, fed)
+    assert "1 lines differ from the record that was taken" in shown and f"{file} and {Path(file).stem}.json" in shown
+    Path(file).unlink()
+    Path(file).with_suffix(".json").unlink()
+    assert retry_rejects.feed(str(url), path).records == 3
+    corpus.run(recipe)
+    texts = {row["text"] for row in documents(url)}
+    assert "better" in texts and "cut off no more" not in texts
+    Path(path).write_text(lines[1].replace("better", "best"))
+    assert retry_rejects.feed(str(url), path).all_wrong
+
+
+def test_one_letter_mended_twice_in_a_file(tmp_path):
+    url = tmp_path / "corpus"
+    corpus.run(recipe_of(tmp_path, hostile(tmp_path / "in")))
+    _, path = mend(url, {("web", 2): {"body": "one"}})
+    line = Path(path).read_text().splitlines()[1]
+    Path(path).write_text("\n".join([line, line, line.replace("one", "two")]))
+    fed = retry_rejects.feed(str(url), path)
+    assert (fed.records, fed.answered) == (1, 1) and [number for number, _ in fed.faults] == [3]
+
+
+def test_records_are_not_held_in_memory(tmp_path):
+    """Two hundred dead letters of 64 KiB: what Python holds at once is a few of them."""
+    (tmp_path / "a.jsonl").write_bytes(
+        b'{"text": "fine"}\n' + b"".join(b"%d" % i * 30_000 + b"\n" for i in range(100, 300))
+    )
+    recipe = recipe_of(tmp_path, [{"path": str(tmp_path / "a.jsonl")}], payload_limit=64 << 10)
+    corpus.run(recipe)
+    written = retry_rejects.write_letters(recipe.output)
+    size = Path(written.url).stat().st_size
+    assert written.letters == 200 and size > 200 * (64 << 10)
+    for step in (
+        lambda: retry_rejects.write_letters(recipe.output),
+        lambda: retry_rejects.feed(recipe.output, written.url),
+    ):
+        tracemalloc.start()
+        try:
+            done = step()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert done.unchanged == 200 if isinstance(done, retry_rejects.Fed) else done.letters == 200
+        assert peak < size / 4

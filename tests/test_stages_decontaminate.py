@@ -5,7 +5,10 @@ import pyarrow as pa
 import pytest
 
 from ropewalk.pipelines.jobs import Engine
+from ropewalk.pipelines.stages import decontaminate
 from ropewalk.schemas import testing
+from ropewalk.schemas.benchmarks import BENCHMARKS, Benchmark
+from ropewalk.schemas.decontaminate import DecontaminateConfig
 from ropewalk.schemas.recipe import parse_recipe
 
 OUT = ("clean", "contaminated_spans", "masked_spans")
@@ -154,6 +157,19 @@ def test_common_phrases_do_not_count(lay, run_stage, tmp_path):
     assert all(row["masked_spans"] for row in found) and manifest.facts["common-ngrams"] == 0
     found, _ = judged(lay, run_stage, texts, path, name="all", max_documents=None)
     assert all(row["masked_spans"] or not row["clean"] for row in found)
+
+
+def test_what_a_name_brings_is_part_of_the_key(tmp_path, monkeypatch):
+    path = write_items(tmp_path / "bench.jsonl", [{"q": sentence(0, 13), "a": "so"}])
+    config = DecontaminateConfig(benchmarks=[{"path": path, "name": "longbench"}])
+    keys = []
+    for known in (Benchmark(None, ("q",), ("a",), "x"), Benchmark(None, ("a",), ("a",), "x"),
+                  Benchmark(None, ("q",), (), "x"), Benchmark(None, ("q",), ("a",), "y")):  # fmt: skip
+        monkeypatch.setitem(BENCHMARKS, "longbench", known)
+        keys.append(json.dumps(decontaminate.extra_key(config)))
+    assert len(set(keys)) == 4
+    monkeypatch.setitem(BENCHMARKS, "longbench", Benchmark(None, ("q",), ("a",), "x", how="elsewhere"))
+    assert json.dumps(decontaminate.extra_key(config)) == keys[0]
 
 
 def test_too_many_pieces_and_nothing_left(lay, run_stage, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from ropewalk.pipelines.jobs import Engine
 from ropewalk.pipelines.stages import dedup
-from ropewalk.schemas import testing
+from ropewalk.schemas import files, testing
 from ropewalk.schemas.recipe import RecipeError, parse_recipe
 from ropewalk.transforms.verdicts import KINDS
 
@@ -332,6 +332,55 @@ def test_against_an_older_corpus(lay, run_stage):
     assert not any(row["keep"] for row in rows(week))
     kept = {row["id"] for corpus in (year, month) for row in rows(corpus) if row["keep"]}
     assert {row["dup_of"] for row in rows(week)} <= kept
+
+
+def test_a_copy_of_an_old_document_that_went(lay, run_stage):
+    """A and B are alike, B and C, but not A and C; A and B are old, and B went for A."""
+    texts = chain(3)
+    settings = {"bands": 30, "rows": 5, "threshold": 0.75}
+    for clusters, kept in (("components", False), ("star", True)):
+        year = lay(testing.of_texts(texts[:2]), name=f"year-{clusters}")
+        run_stage(year, recipe(year, index=True, **settings), "dedup")
+        first, second = rows(year)
+        assert first["keep"] and second["dup_of"] == first["id"]
+        month = lay(testing.of_texts(["pad", "pads", texts[2]]).slice(2), name=f"month-{clusters}")
+        run_stage(month, recipe(month, against=[year.url], clusters=clusters, **settings), "dedup")
+        (found,) = rows(month)
+        assert found["keep"] == kept
+        if not kept:  # nothing was computed between it and A, whose text might not be at hand
+            assert (found["dup_of"], found["similarity"], found["dup_kind"]) == (first["id"], None, "chained")
+
+
+def test_an_index_counts_when_its_run_has_finished(lay, run_stage):
+    old, new = months()
+    year, month = lay(old, name="year"), lay(new, name="month")
+    run_stage(year, recipe(year, index=True), "dedup")
+    stage = f"{year.url}/columns/dedup/stage.json"
+    written = files.read_bytes(stage)
+    files.remove(stage)
+    with pytest.raises(RecipeError, match="deduplication of .*year has not finished"):
+        run_stage(month, recipe(month, against=[year.url]), "dedup")
+    files.write_bytes(stage, written)
+    with pytest.raises(RecipeError, match="month/ is the corpus itself"):
+        run_stage(month, recipe(month, against=[month.url + "/"], index=True), "dedup")
+    with pytest.raises(RecipeError, match="year/. is named twice"):
+        run_stage(month, recipe(month, against=[year.url, year.url + "/."]), "dedup")
+    run_stage(month, recipe(month, against=[year.url]), "dedup")
+
+
+def test_the_kind_does_not_depend_on_where_a_document_lies(lay, run_stage):
+    words = [f"w{i:03}" for i in range(200)]
+    texts = [" ".join(words), " ".join([*words[:-1], "x999"])]
+    batch = with_metadata(testing.of_texts(texts), ['{"q": 1}', '{"q": 1e999999}'.replace("1e999999", "9" * 400)])
+    batch = batch.set_column(0, batch.schema.field(0), pa.array(["0001" + "0" * 28, "0000" + "f" * 28]))
+    for name, quality in (("large", "q"), ("none", "missing")):
+        results = []
+        for order in ([0, 1], [1, 0]):
+            corpus = lay(batch.take(pa.array(order)), name=f"{name}-{order[0]}")
+            run_stage(corpus, recipe(corpus, quality=quality), "dedup")
+            results.append(by_id(corpus))
+        assert results[0] == results[1]
+        assert sorted(str(row[4]) for row in results[0].values()) == ["None", "near"]
 
 
 def test_an_index_must_be_there_and_made_alike(lay, run_stage):

@@ -44,7 +44,7 @@ class Walk:
         count = len(self.alive)
         rank = pa.array(self.rank, mask=~self.alive)
         return {
-            "filter": [pa.array(self.alive), pa.nulls(count, pa.string())],
+            "filter": [pa.array(self.alive), *(pa.nulls(count, field.type) for field in list(tables.FILTER)[1:])],
             "tokenize": [ids, pa.array(np.where(self.alive, self.num_tokens, 0).astype(np.uint32))],
             "embed": [vector],
             "order": [rank, pa.nulls(count, pa.float32())],

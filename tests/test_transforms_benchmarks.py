@@ -154,6 +154,24 @@ def test_a_path_that_is_not_there(tmp_path):
         items(tmp_path / "nowhere.jsonl")
 
 
+def test_half_a_character_in_a_name_is_no_reason_to_stop(tmp_path):
+    path = tmp_path / "bench.jsonl"
+    path.write_text('{"id": "\\ud800", "q": "' + "word " * 20 + '"}\n')
+    assert [name for name, *_ in items(path)[1]] == ["?"]
+    config = DecontaminateConfig(benchmarks=[{"path": str(path)}])
+    index = build_index(str(tmp_path / "index"), find_benchmarks(config.benchmarks), config)
+    assert index.item_names.to_pylist() == ["?"]
+
+
+@pytest.mark.parametrize("name", ["bench.jsonl", "bench.json"])
+def test_a_number_of_too_many_digits_is_named(tmp_path, name):
+    path = tmp_path / name
+    line = '{"id": 1, "q": ' + "1" * 5000 + "}"
+    path.write_text('{"id": 0, "q": "x"}\n' + line if name.endswith("l") else f"[{line}]")
+    with pytest.raises(BenchmarkError, match=rf"{name}{', line 2' if name.endswith('l') else ''}: a number of too"):
+        items(path)
+
+
 def test_half_a_character_is_no_reason_to_stop(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"q": "a \\ud800 b"}\n')
     assert items(tmp_path / "b.jsonl")[1][0][1] == ("a ? b",)

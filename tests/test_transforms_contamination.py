@@ -3,13 +3,15 @@
 import json
 import pickle
 import tempfile
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ropewalk.kernels.ngram_matches import count_matches
+from ropewalk.kernels.ngram_matches import matching_grams
 from ropewalk.kernels.skip_matches import skip_matches_reference
 from ropewalk.kernels.word_borders import word_borders_reference
 from ropewalk.kernels.words import words_reference
@@ -35,11 +37,9 @@ def index_of(folder, items, config):
 
 def find(text, index, config, ignored=()):
     data = np.frombuffer(text.encode() or b" ", np.uint8)
-    counts, offsets = np.zeros(1, np.int64), np.array([0, len(text.encode())], np.int64)
-    count_matches(data, offsets, np.ones(1, bool), index.grams, np.unique(index.ngrams), counts, 0, 1)
     mask = np.zeros(len(index.grams.grams), bool)
     mask[list(ignored)] = True
-    return contamination.find(data[: offsets[1]], int(counts[0]), index, mask, config)
+    return contamination.find(data[: len(text.encode())], index, mask, config)
 
 
 def runs(words, n):
@@ -123,6 +123,57 @@ def test_an_index_travels_as_its_address(tmp_path):
     assert len(sent) < 300 and len(find("one two three", pickle.loads(sent), config).items) == 100
 
 
+def test_a_common_beginning_hides_no_match_with_skips(tmp_path):
+    common = "read the following passage very carefully and then answer this question"
+    item = f"{common} {' '.join(f'w{i}' for i in range(60))}"
+    config = DecontaminateConfig(benchmarks=[{"path": "x"}], rule="llama2", max_documents=1)
+    index = index_of(tmp_path, [(item, "b")], config)
+    data = np.frombuffer(common.encode(), np.uint8)
+    ignored = matching_grams(data, 0, len(data), index.grams, np.unique(index.ngrams)).tolist()
+    assert len(ignored) == 2
+    finding = find(f"foo bar {item} end", index, config, ignored)
+    assert finding.items.tolist() == [0] and len(finding.spans) == 1
+    start, stop, _ = finding.spans[0]
+    assert f"foo bar {item} end"[start:stop] == item.split(" ", 2)[2]
+
+
+@settings(deadline=None, max_examples=40)
+@given(ITEMS, TEXTS, RULES)
+def test_matches_in_pieces_are_those_of_the_whole(items, text, rule):
+    config = DecontaminateConfig(benchmarks=[{"path": "x"}], **rule)
+    text = text * 3 + " ab c" + text
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        index = index_of(folder, [*items, ("long enough to be found " * 3, "and this as well " * 5)], config)
+        whole = find(text, index, config)
+        matches = contamination.ngram_matches
+
+        def few(*args):
+            for words, borders, grams in matches(*args):
+                for at in range(0, len(grams), 3):
+                    yield words[at : at + 3], borders[at : at + 3], grams[at : at + 3]
+
+        patch.setattr(contamination, "ngram_matches", few)
+        parts = find(text, index, config)
+    assert (parts.spans, parts.items.tolist(), parts.touched.tolist(), parts.complete) == (
+        whole.spans, whole.items.tolist(), whole.touched.tolist(), whole.complete,
+    )  # fmt: skip
+
+
+def test_a_document_of_matches_takes_little_memory(tmp_path):
+    config = DecontaminateConfig(benchmarks=[{"path": "x"}])
+    index = index_of(tmp_path, [("sort the list " + "0, " * 30, "b")], config)
+    text = "0 " * (4 << 20)
+    find(text[:1000], index, config)  # compiles
+    tracemalloc.start()
+    try:
+        finding = find(text, index, config)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert finding.spans == [(0, len(text) - 1, 0)]
+    assert peak < 16 * len(text)  # four million matches in one piece take ten times as much
+
+
 def test_repetition_without_end_is_told(tmp_path, monkeypatch):
     config = DecontaminateConfig(benchmarks=[{"path": "x"}], rule="llama2", share=0.1, clean_below=None)
     index = index_of(tmp_path, [("a " * 500, "b")], config)
@@ -143,7 +194,12 @@ def test_masks_are_cut_in_characters(text, matches, window, min_piece, max_piece
     matches = [(a, min(a + length, len(text))) for a, length in matches if a < len(text)]
     keep = np.ones(len(text), bool)
     for start, stop in matches:
-        keep[max(start - window, 0) : stop + window] = False
+        first, last = max(start - window, 0), min(stop + window, len(text))
+        while joins(text[:first], text[first:]):
+            first -= 1
+        while joins(text[:last], text[last:]):
+            last += 1
+        keep[first:last] = False
     pieces = [
         piece for piece in "".join(c if k else "\n" for c, k in zip(text, keep, strict=True)).split("\n") if piece
     ]
@@ -157,4 +213,31 @@ def test_masks_are_cut_in_characters(text, matches, window, min_piece, max_piece
     assert cuts is not None and all(a < b < c for (a, b), (c, _) in zip(cuts[:-1], cuts[1:], strict=True))
     borders = [0, *(border for cut in cuts for border in cut), len(data)]
     left = [data[a:b].decode() for a, b in zip(borders[::2], borders[1::2], strict=True)]
-    assert [piece for piece in left if piece] == stay
+    # What stays between two words that would be one, a character, is part of the piece on one of its sides.
+    assert [piece for piece in left if piece] == stay or len("".join(left)) > len("".join(stay))
+    rest = "".join(left)
+    for piece in stay:
+        assert piece in rest
+        rest = rest[rest.index(piece) + len(piece) :]
+    assert len("".join(left)) - len("".join(stay)) <= len(cuts) + 1
+    assert words_reference("".join(left)) == [word for piece in left for word in words_reference(piece)]
+
+
+def joins(before, behind):
+    return bool(before and behind and before[-1] in "abé" and behind[0] in "abé")
+
+
+@pytest.mark.parametrize(
+    ("text", "match", "left"),
+    [
+        ("one two three four MATCH five six seven", "MATCH", "one two three  six seven"),
+        ("one two three a MATCH b six seven", "MATCH", "one two three six seven"),
+        ("一二三四五MATCH六七八九十", "MATCH", "一二九十"),
+        ("x" * 300 + " MATCH " + "y" * 300, "MATCH", "x" * 298 + "y" * 298),  # no word to end with
+    ],
+)
+def test_masks_leave_whole_words(text, match, left):
+    start = len(text[: text.index(match)].encode())
+    data = text.encode()
+    cuts = Mask(window=3).cut(np.frombuffer(data, np.uint8), [(start, start + len(match.encode()))])
+    assert [(data[:a] + data[b:]).decode() for a, b in cuts] == [left]

@@ -110,7 +110,9 @@ PAIRS = 8000
 """Of each similarity: the standard error of a rate is at most 0.56 points."""
 
 
-@pytest.mark.parametrize(("number", "rows"), [(14, 8), (20, 13)])
+@pytest.mark.parametrize(
+    ("number", "rows"), [(14, 8), (20, 13), (9, 13), pytest.param(450, 20, marks=pytest.mark.slow)]
+)
 def test_s_curve_through_beam(collect, tmp_path, number, rows):
     """NEARDUP-s: pairs of integer shingle sets of exact Jaccard s; the rate of candidates follows the law."""
     union, a_b = 400, minhash.permutations(number * rows, 1)

@@ -61,6 +61,59 @@ def hashes(folder: Path, pattern: str = "**/*.arrow") -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+EVERY_STAGE = {
+    "filter": {"min_chars": 0, "rules": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "languages": [],
+               "thresholds": {"too_few_words": 0, "too_few_stop_words": 0}},
+    "dedup": {"clusters": "star", "signature": "one_permutation", "url": True, "index": True, "quality": "n",
+              "normalize": {"digits": True, "accents": True}, "components_mb": 0},
+    "passages": {"paragraphs": 10, "lines": 10, "substrings": 40, "snap": "character", "min_left": 0},
+    "semantic": {"epsilon": 0.02},
+}  # fmt: skip
+
+
+def hostile() -> list[str]:
+    """Texts that somebody wrote to break a pipeline, or that break it by being what they are."""
+    flood = " ".join(f"{i:08x}" for i in range(20_000))
+    return [
+        "", " ", "a", "\0", "\0" * 5000, "a " * 20_000, "ab" * 30_000, "!?" * 10_000, "e\u0301" * 3000,
+        "x" + "\u0300" * 5000, "\u202e" + "\u05e9\u05dc\u05d5\u05dd " * 500, "\U0001f469\u200d\U0001f680" * 800,
+        "\ud7a3\uf900\U0002f800\U0010ffff" * 500, "\ufeffbom", "\r\n" * 3000, "line\n" * 5000, flood, flood[::-1],
+        "{{ 7 * 7 }}<script>alert(1)</script>\x1b[31m" * 50, "ไทย" * 2000, "漢字" * 4000, "한글" * 1000, "1" * 50_000,
+        " ".join(["the licence text of half the web"] * 900), "\u3000" * 999, "a\tb\vc\fd\x1ce\x85f\u2028g\u2029h",
+    ]  # fmt: skip
+
+
+def test_hostile_texts_lose_no_count_in_any_stage(tmp_path):
+    texts = hostile() * 2 + [str(row["text"]) for row in records(150)]
+    (tmp_path / "in").mkdir()
+    with (tmp_path / "in" / "x.jsonl").open("w") as sink:
+        for i, text in enumerate(texts):
+            sink.write(json.dumps({"id": i, "text": text, "url": f"http://x/{i % 190}", "n": i}) + "\n")
+        sink.write(json.dumps({"id": "surrogate", "text": "half \ud800"}) + "\n")
+    items = [{"id": "q", "question": texts[-1]}, {"id": "long", "question": "the licence text of half the web " * 3}]
+    (tmp_path / "bench.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    contamination = {"benchmarks": [str(tmp_path / "bench.jsonl")], "rule": "gpt3", "action": "mask"}
+    changes = EVERY_STAGE | {"decontaminate": contamination, "report": True}
+    outcome = corpus.run(recipe(tmp_path / "in", tmp_path / "corpus", **changes))
+    assert outcome.corpus.rows == len(texts) and outcome.rejected == 1
+    for name, manifest in outcome.stages.items():
+        if not name.startswith("pack"):
+            assert manifest.rows == len(texts), name
+            assert manifest.counters["docs-in"] == len(texts), name
+    rows = datasets.concatenate_datasets(
+        [datasets.load_from_disk(f"{tmp_path}/corpus/columns/{stage}") for stage in
+         ("filter", "dedup", "passages", "decontaminate", "semantic", "order", "tokenize")], axis=1
+    )  # fmt: skip
+    for row in rows:
+        alive = row["passed"] and row["keep"] and row["enough_left"] and row["clean"]
+        assert (row["input_ids"] is not None) == bool(alive)
+        assert (row["rank"] is not None) == bool(alive and row["semantic_keep"])
+    packed = outcome.stages["pack in_context-2048"].facts
+    assert packed["tokens_in"] == packed["tokens_out"]
+    assert packed["documents"] == sum(rank is not None for rank in rows["rank"])
+    assert (tmp_path / "corpus" / "report.html").exists()
+
+
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
     """One finished walk, for tests that only look."""

@@ -19,6 +19,7 @@ from ropewalk.transforms.ingest.streams import Stream, open_file
 
 ROWS = 256
 """Rows of a table that are turned into objects at a time: a context can be a megabyte."""
+_TOO_LONG = "a number of too many digits: put it in quotes"
 
 
 class BenchmarkError(InputError):
@@ -156,7 +157,7 @@ def read_items(source: Source) -> Iterator[Item]:
             else:
                 texts = list(_strings([record], skip={*source.answers, source.id}))
             answers = [text for path in source.answers for text in values[path]]
-            yield Item(str(number if name is None else name), tuple(texts), tuple(answers))
+            yield Item(_whole(str(number if name is None else name)), tuple(texts), tuple(answers))
     if number < 0:
         raise BenchmarkError(f"benchmark {source.name!r}: {source.files[0].url} and its like hold no items")
     missing = sorted(wanted - seen)
@@ -184,7 +185,7 @@ def _strings(values: Iterable[Any], skip: Iterable[str] = (), at: str = "") -> I
     for value in values:
         if isinstance(value, str):
             if value:
-                yield value.encode("utf-8", "replace").decode()  # JSON can hold half a character
+                yield _whole(value)
         elif isinstance(value, list):
             yield from _strings(value, skip, at)
         elif isinstance(value, dict):
@@ -192,6 +193,11 @@ def _strings(values: Iterable[Any], skip: Iterable[str] = (), at: str = "") -> I
                 path = f"{at}.{name}" if at else str(name)
                 if path not in skip:
                     yield from _strings([inner], skip, path)
+
+
+def _whole(text: str) -> str:
+    """A text without the half characters that JSON can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _records(file: File) -> Iterator[tuple[str | None, dict[str, Any]]]:
@@ -236,6 +242,8 @@ def _json_records(file: File) -> Iterator[tuple[str | None, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             if error.msg != "Extra data":  # else JSON lines under the name of JSON
                 raise BenchmarkError(f"benchmark file {file.url}, line {error.lineno}: not JSON: {error.msg}") from None
+        except ValueError as error:
+            raise BenchmarkError(f"benchmark file {file.url}: {_TOO_LONG}: {error}") from None
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -243,6 +251,8 @@ def _json_records(file: File) -> Iterator[tuple[str | None, dict[str, Any]]]:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise BenchmarkError(f"benchmark file {file.url}, line {number}: not JSON: {error.msg}") from None
+        except ValueError as error:
+            raise BenchmarkError(f"benchmark file {file.url}, line {number}: {_TOO_LONG}: {error}") from None
         if not isinstance(value, dict):
             raise BenchmarkError(
                 f"benchmark file {file.url}, line {number}: an item is an object, got {type(value).__name__}"

@@ -25,8 +25,8 @@ from ropewalk.transforms.shards import ShardFolder
 LABELS = pa.schema([("address", pa.uint64()), ("component", pa.uint64())])
 """Every document that has an edge to another, and the smallest address of its component."""
 
-_ROWS = 1 << 20
-"""Rows of one batch that `JoinFolder` sends on."""
+_ROWS = 1 << 18
+"""Rows that are cut at once: a shard may be one batch of millions."""
 
 
 @dataclass
@@ -86,13 +86,14 @@ class _KeyEnds(beam.DoFn):
         self.both, self.partitions, self.pending = transform.both, transform.partitions, transform.pending
 
     def process(self, edges: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-        a, b = edges.column("a").to_numpy(), edges.column("b").to_numpy()
-        large, small = np.maximum(a, b), np.minimum(a, b)
-        if self.both:
-            large, small = np.concatenate([large, small]), np.concatenate([small, large])
-        between = large != small
-        rows = _edges(large[between], small[between])
-        yield from cut(rows, bucket(mix64(large[between]), self.partitions), self.pending)
+        for start in range(0, edges.num_rows, _ROWS):
+            part = edges.slice(start, _ROWS)
+            a, b = part.column("a").to_numpy(), part.column("b").to_numpy()
+            a, b = a[a != b], b[a != b]
+            node, other = np.maximum(a, b), np.minimum(a, b)
+            if self.both:
+                node, other = np.concatenate([node, other]), np.concatenate([other, node])
+            yield from cut(_edges(node, other), bucket(mix64(node), self.partitions), self.pending)
 
 
 @dataclass

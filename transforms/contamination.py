@@ -7,9 +7,12 @@
     spans      matches of those, joined where they touch. A passage that several items of a benchmark share is named
                after the one of which the document holds most
 
+Matches are looked at some at a time, twice where n-grams are the matches: a document can hold as many as words.
+
 What each rule's paper says, and how it is read here: docs/decontamination.md.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,35 +68,38 @@ class _Cover:
         return reached
 
 
-def find(
-    text: np.ndarray, count: int, index: BenchmarkIndex, ignored: np.ndarray, config: DecontaminateConfig
-) -> Finding:
+def find(text: np.ndarray, index: BenchmarkIndex, ignored: np.ndarray, config: DecontaminateConfig) -> Finding:
     """Judges one document.
 
     Args:
         text: Its UTF-8, uint8.
-        count: Matches in it, as `ngram_matches.count_matches` has counted.
         index: The benchmarks.
         ignored: N-grams that do not count, bool[g].
         config: The rule.
     """
-    words, borders, grams = ngram_matches(text, 0, len(text), index.grams, np.unique(index.ngrams), count)
-    data, offsets = index.texts
-    real = ~ignored[grams]
-    # A hash of n words cannot pass for one of m: all words of both are compared.
-    real[real] = same_text(text, borders[real], data, offsets, index.places[index.starts[grams[real]]])
-    words, borders, grams = words[real], borders[real], grams[real]
-    if not len(grams):
-        return Finding([], np.empty(0, np.int64), np.empty(0, np.int64))
     if config.skips is None:
-        return _by_ngrams(words, borders, grams, index, config)
-    return _with_skips(text, words, grams, index, config)
+        return _by_ngrams(text, index, ignored, config)
+    return _with_skips(text, index, ignored, config)
 
 
-def _by_ngrams(
-    words: np.ndarray, borders: np.ndarray, grams: np.ndarray, index: BenchmarkIndex, config: DecontaminateConfig
-) -> Finding:
-    distinct, gram_of = np.unique(grams, return_inverse=True)
+def _matches(
+    text: np.ndarray, index: BenchmarkIndex, ignored: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Those of `ngram_matches` that count, some at a time."""
+    data, offsets = index.texts
+    for words, borders, grams in ngram_matches(text, 0, len(text), index.grams, np.unique(index.ngrams)):
+        real = ~ignored[grams]
+        # A hash of n words cannot pass for one of m: all words of both are compared.
+        real[real] = same_text(text, borders[real], data, offsets, index.places[index.starts[grams[real]]])
+        if real.any():
+            yield words[real], borders[real], grams[real]
+
+
+def _by_ngrams(text: np.ndarray, index: BenchmarkIndex, ignored: np.ndarray, config: DecontaminateConfig) -> Finding:
+    parts = [np.unique(grams) for _, _, grams in _matches(text, index, ignored)]
+    if not parts:
+        return Finding([], np.empty(0, np.int64), np.empty(0, np.int64))
+    distinct = np.unique(np.concatenate(parts))
     where, owner = _expand(index.starts[distinct], index.starts[distinct + 1])
     texts, first = index.places[where, 0].astype(np.int64), index.places[where, 1].astype(np.int64)
     if config.share_of == "words" and config.share > 0:
@@ -114,22 +120,36 @@ def _by_ngrams(
     best = np.maximum.reduceat(cover.covered[row] * size + size - 1 - row, runs) if len(runs) else runs
     owner, item = owner[runs], index.item_of[cover.texts[size - 1 - best % size]]
 
-    begins = np.searchsorted(owner, gram_of, side="left")
-    which, match = _expand(begins, np.searchsorted(owner, gram_of, side="right"))
-    spans = _join(words[match, 0], words[match].sum(axis=1), borders[match, 0], borders[match, 1], item[which])
-    return Finding(spans, items, touched)
+    joined = [np.empty((5, 0), np.int64)]
+    for words, borders, grams in _matches(text, index, ignored) if len(item) else ():
+        gram_of = np.searchsorted(distinct, grams)
+        begins = np.searchsorted(owner, gram_of, side="left")
+        which, match = _expand(begins, np.searchsorted(owner, gram_of, side="right"))
+        first, behind = words[match, 0], words[match].sum(axis=1)
+        joined.append(_join(first, behind, borders[match, 0], borders[match, 1], item[which]))
+    return Finding(_spans(_join(*np.concatenate(joined, axis=1))), items, touched)
 
 
-def _with_skips(
-    text: np.ndarray, words: np.ndarray, grams: np.ndarray, index: BenchmarkIndex, config: DecontaminateConfig
-) -> Finding:
+def _seeds(text: np.ndarray, index: BenchmarkIndex, ignored: np.ndarray) -> tuple[np.ndarray, bool]:
+    """What `skip_matches` begins from, by first word, and whether these are all: int64[s, 3]."""
+    seeds = [np.empty((0, 3), np.int64)]
+    room = MAX_SEEDS
+    for words, _, grams in _matches(text, index, ignored):  # n-grams of one length: by first word
+        sizes = np.cumsum(index.starts[grams + 1] - index.starts[grams])
+        enough = int(np.searchsorted(sizes, room, side="right"))
+        where, match = _expand(index.starts[grams[:enough]], index.starts[grams[:enough] + 1])
+        seeds.append(np.column_stack([words[match, 0], index.places[where, :2].astype(np.int64)]))
+        room -= len(where)
+        if enough < len(grams):
+            return np.concatenate(seeds), False
+    return np.concatenate(seeds), True
+
+
+def _with_skips(text: np.ndarray, index: BenchmarkIndex, ignored: np.ndarray, config: DecontaminateConfig) -> Finding:
     assert config.skips is not None and config.ngram is not None
-    order = np.argsort(words[:, 0], kind="stable")
-    words, grams = words[order], grams[order]
-    sizes = np.cumsum(index.starts[grams + 1] - index.starts[grams])
-    enough = int(np.searchsorted(sizes, MAX_SEEDS, side="right"))
-    where, match = _expand(index.starts[grams[:enough]], index.starts[grams[:enough] + 1])
-    seeds = np.column_stack([words[match, 0], index.places[where, :2].astype(np.int64)])
+    seeds, enough = _seeds(text, index, ignored)
+    if not len(seeds):
+        return Finding([], np.empty(0, np.int64), np.empty(0, np.int64), complete=enough)
     own, _ = word_hashes(text, np.array([0, len(text)], np.int64))
     found, in_budget = skip_matches(own, seeds, index.words, index.word_starts, config.ngram, config.skips, BUDGET)
     cover = _cover_words(found[:, 1], found[:, 2], found[:, 3], index)
@@ -150,8 +170,8 @@ def _with_skips(
         furthest = np.maximum.accumulate(behind[here])
         told[here[1:]] = behind[here[1:]] > furthest[:-1]
     first, last = found[told, 0], behind[told]
-    spans = _join(first, last, starts[first], stops[last - 1], item[told])
-    return Finding(spans, items, touched, complete=in_budget and enough == len(grams))
+    spans = _spans(_join(first, last, starts[first], stops[last - 1], item[told]))
+    return Finding(spans, items, touched, complete=in_budget and enough)
 
 
 def _expand(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -212,10 +232,8 @@ def _verdict(
     return items, np.setdiff1d(index.item_of[cover.texts[near]], items), chosen
 
 
-def _join(
-    first: np.ndarray, behind: np.ndarray, start: np.ndarray, stop: np.ndarray, item: np.ndarray
-) -> list[tuple[int, int, int]]:
-    """Joins matches of one item where their words overlap or touch: word and byte borders and items in, spans out."""
+def _join(first: np.ndarray, behind: np.ndarray, start: np.ndarray, stop: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Joins matches of one item where their words overlap or touch: the same five columns again, int64[5, runs]."""
     order = np.lexsort((behind, first, item))
     first, behind, start, stop, item = (column[order] for column in (first, behind, start, stop, item))
     # Items are laid one behind the other, so that the furthest word reached says nothing across them.
@@ -224,6 +242,11 @@ def _join(
     furthest = np.maximum.accumulate(rank * step + behind)
     runs = np.flatnonzero(rank * step + first > _before(furthest))
     if not len(runs):
-        return []
-    stops = np.maximum.reduceat(stop, runs)
-    return sorted(zip(start[runs].tolist(), stops.tolist(), item[runs].tolist(), strict=True))
+        return np.empty((5, 0), np.int64)
+    ends = np.maximum.reduceat(behind, runs), np.maximum.reduceat(stop, runs)
+    return np.stack([first[runs], ends[0], start[runs], ends[1], item[runs]])
+
+
+def _spans(joined: np.ndarray) -> list[tuple[int, int, int]]:
+    """Bytes and item of what `_join` has joined, ascending."""
+    return sorted(zip(*joined[2:].tolist(), strict=True))

@@ -28,7 +28,6 @@ from ropewalk.transforms.shards import ShardFolder
 FOUND = pa.schema(
     [
         pa.field("document", pa.uint64(), False),
-        pa.field("matches", pa.int64(), False),  # repeats included
         pa.field("grams", pa.list_(pa.int64()), False),  # ascending, apart
     ]
 )
@@ -70,14 +69,11 @@ class SearchGrams:
 
         utf8.spread(run, offsets, self.threads)
         rows = np.flatnonzero(counts)
-        found = [
-            np.unique(matching_grams(data, offsets[row], offsets[row + 1], grams, ngrams, counts[row])) for row in rows
-        ]
+        found = [matching_grams(data, offsets[row], offsets[row + 1], grams, ngrams) for row in rows]
         result = pa.RecordBatch.from_arrays(
             [
                 batch.column("address").take(pa.array(rows)),
-                pa.array(counts[rows]),
-                pa.array(found, FOUND.field(2).type),
+                pa.array(found, FOUND.field(1).type),
             ],
             schema=FOUND,
         )
@@ -118,10 +114,10 @@ class JudgeDocuments:
         gather, ignored = self._open
         rows: list[dict[str, Any]] = []
         unfinished = 0
-        for place, count in zip(batch.column("document").to_numpy(), batch.column("matches").to_pylist(), strict=True):
+        for place in batch.column("document").to_numpy():
             data, offsets = utf8.buffers(gather.rows(np.array([place])).column(0))
             text = data[offsets[0] : offsets[1]]
-            finding = contamination.find(text, count, self.index, ignored, self.config)
+            finding = contamination.find(text, self.index, ignored, self.config)
             unfinished += not finding.complete
             if len(finding.items) or len(finding.touched):
                 rows.append(self._row(int(place), text, finding))

@@ -69,7 +69,9 @@ class Gather:
             batches = [batch.select(self.columns) for batch in self._reader(shard)]
             starts = np.cumsum([0] + [batch.num_rows for batch in batches])[:-1].astype(np.int64)
             self._open[shard] = (batches, starts)
-            if len(self._open) > (OPEN_SHARDS if files.is_local(self.corpus.url) else OPEN_REMOTE_SHARDS):
+            if len(self._open) > (
+                OPEN_SHARDS if files.is_local(self.corpus.shard_url(self.table, shard)) else OPEN_REMOTE_SHARDS
+            ):
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)
         return self._open[shard]

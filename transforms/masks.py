@@ -3,12 +3,19 @@
 matches, widened by `window` characters on either side and joined   -> cuts
 what is between and around the cuts                                 -> pieces; more than `max_pieces`: give it up
 pieces of fewer than `min_piece` characters                         -> cut as well
+
+Cuts go on to the next border of a word, and leave a separator where two words would become one.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from ropewalk.kernels.spans import keep_apart, word_border
+from ropewalk.kernels.words import table
+
+MAX_WORD = 64
+"""Characters a cut goes on for at most to end with a word; longer ones are cut through."""
 MAX_CHARACTER = 4
 """Bytes of the longest character of UTF-8."""
 
@@ -39,7 +46,8 @@ class Mask:
         """
         cuts: list[tuple[int, int]] = []
         for start, stop in sorted(matches):
-            start, stop = self._back(text, start), self._forward(text, stop)
+            start = word_border(text, self._back(text, start), 0, len(text), MAX_WORD, True, table())
+            stop = word_border(text, self._forward(text, stop), 0, len(text), MAX_WORD, False, table())
             if cuts and start <= cuts[-1][1]:
                 cuts[-1] = (cuts[-1][0], max(stop, cuts[-1][1]))
             else:
@@ -52,7 +60,8 @@ class Mask:
         if not kept:
             return None
         borders = [0, *(border for piece in kept for border in piece), len(text)]
-        return [(a, b) for a, b in zip(borders[::2], borders[1::2], strict=True) if a < b]
+        cuts = [keep_apart(text, a, b, 0, len(text), table()) for a, b in zip(borders[::2], borders[1::2], strict=True)]
+        return [(a, b) for a, b in cuts if a < b]
 
     def _back(self, text: np.ndarray, at: int) -> int:
         if not self.window:

@@ -10,12 +10,14 @@ of an older one is better than its own (highest bit of `order`), so the old copy
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ropewalk.kernels.mix64 import bucket
 from ropewalk.schemas import files
@@ -23,6 +25,7 @@ from ropewalk.schemas.manifest import canonical_json, fingerprint
 from ropewalk.schemas.settings import RecipeError
 from ropewalk.transforms.candidates import SLICES, StarEdges
 from ropewalk.transforms.corpus_dir import CorpusDir
+from ropewalk.transforms.gather import Gather
 from ropewalk.transforms.sketch import sketch_schema
 
 INDEX = "index/dedup"
@@ -56,6 +59,15 @@ class OlderIndex:
     first_shard: int = 0
 
 
+def same_folder(one: str, other: str) -> bool:
+    """Whether two URLs are the same folder."""
+    return (
+        os.path.realpath(one) == os.path.realpath(other)
+        if files.is_local(one)
+        else one.rstrip("/") == other.rstrip("/")
+    )
+
+
 def write_index_file(corpus: CorpusDir, settings: dict[str, Any], key: str, key_shards: Sequence[str]) -> None:
     """Writes `index.json`, which makes the index one."""
     laid = corpus.manifest()
@@ -82,31 +94,42 @@ def _index_file(url: str) -> dict[str, Any]:
             f"dedup.against: {url} has no index ({INDEX}/index.json): run its recipe with `dedup: {{index: true}}`"
         )
     kept: dict[str, Any] = json.loads(data)
+    stage = CorpusDir(url).stage_manifest("columns/dedup")
+    if stage is None or fingerprint([stage.key, "index"]) != kept["key"]:
+        raise RecipeError(f"dedup.against: the deduplication of {url} has not finished: run its recipe again")
     if kept["documents"] != laid.content:
         raise RecipeError(f"dedup.against: the index of {url} is that of an earlier ingest: run its recipe again")
     return kept
 
 
-def open_older(urls: Sequence[str], settings: dict[str, Any], first_shard: int) -> list[OlderIndex]:
+def open_older(urls: Sequence[str], settings: dict[str, Any], own: CorpusDir) -> list[OlderIndex]:
     """Opens the indexes of older corpora.
 
     Args:
         urls: Their folders.
+        own: The new corpus; shards of the older ones are numbered on from its own.
         settings: Settings of the new corpus: signatures made otherwise cannot be compared.
-        first_shard: Shards of the new corpus; those of the older ones are numbered on from there.
 
     Raises:
-        RecipeError: If one has no index, or one made with other settings.
+        RecipeError: If one has no index, one made with other settings, is the new corpus, or comes twice.
     """
-    found = []
+    found: list[OlderIndex] = []
+    first_shard = own.own_shards
     for url in urls:
+        if same_folder(url, own.url):
+            raise RecipeError(f"dedup.against: {url} is the corpus itself: name older ones")
+        if any(same_folder(url, index.corpus.url) for index in found):
+            raise RecipeError(f"dedup.against: {url} is named twice")
         kept = _index_file(url)
         wrong = [name for name in settings if kept["settings"].get(name) != settings[name]]
         if wrong:
             said = ", ".join(
                 f"{name} is {kept['settings'].get(name)!r} there, {settings[name]!r} here" for name in wrong
             )
-            raise RecipeError(f"dedup.against: {url} was deduplicated with other settings: {said}")
+            raise RecipeError(
+                f"dedup.against: {url} was deduplicated with other settings ({said}), so signatures cannot be "
+                f"compared: make them alike, or run one of the two again"
+            )
         corpus = CorpusDir.open(url)
         found.append(OlderIndex(corpus, kept["settings"], kept["key"], tuple(kept["key_shards"]), first_shard))
         first_shard += len(corpus.file_names)
@@ -174,9 +197,11 @@ class EdgesToOlder:
 
     Attributes:
         older: Indexes to look the keys up in; none for none.
+        kept_in: The corpus and the older ones behind it, if only documents that stayed there count; none: all do.
     """
 
     older: Sequence[OlderIndex] = ()
+    kept_in: JoinedCorpus | None = None
     _keys: list["_Keys"] = field(default_factory=list, init=False, repr=False)
 
     def setup(self) -> None:
@@ -192,8 +217,13 @@ class EdgesToOlder:
         edges, counters = star(pa.concat_batches([slices, *olds]))
         if self.older:
             first = np.uint64(min(index.first_shard for index in self.older) << 32)
-            new = (edges.column("a").to_numpy() < first) | (edges.column("b").to_numpy() < first)
-            edges = edges.filter(pa.array(new))
+            a, b = edges.column("a").to_numpy(), edges.column("b").to_numpy()
+            wanted_edges = a < first  # the older ones are better: an edge between two of them has an old `a`
+            if self.kept_in is not None:
+                old = wanted_edges & (b >= first)
+                kept = Gather(self.kept_in, "dedup", ["keep"]).rows(b[old]).column(0)
+                wanted_edges[old] = pc.fill_null(kept, False).to_numpy(zero_copy_only=False)
+            edges = edges.filter(pa.array(wanted_edges))
             counters |= {
                 "candidate-pairs": edges.num_rows,
                 "older-keys": sum(batch.num_rows for batch in olds),

@@ -1,7 +1,7 @@
 """Shingle sets of documents, made from their texts, whole or in part.
 
-Of a text above `LARGE_BYTES` only a fixed share of the shingles is kept, those below a limit, see `kernels.jaccard`:
-memory for a pair of books of 200 MB is that of a pair of 8 MB.
+Of a text with more distinct shingles than `LARGEST_SET` holds only those below a limit are kept, see `kernels.jaccard`:
+memory for a pair of books of 200 MB is that of a pair of 16 MB.
 """
 
 import itertools
@@ -16,10 +16,8 @@ import pyarrow as pa
 from ropewalk.kernels import jaccard, words
 from ropewalk.transforms import utf8
 
-LARGE_BYTES = 8 << 20
-"""Texts above this are compared by so many bytes' worth of their shingles."""
-SPARE = 1 << 16
-"""Places beyond the expected number of kept shingles of a large text."""
+LARGEST_SET = 1 << 22
+"""Places for one set; a larger one is cut to half of it or less, at which similarities have an error below 0.0005."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +83,17 @@ def shingle_sets(parts: Iterable[Part], count: int, shingling: Shingling, thread
     size = np.zeros(count, np.int64)
     for (_, offsets), rows, at in laid:
         size[at] = offsets[rows + 1] - offsets[rows]
-    limits = np.full(count, jaccard.ALL, np.uint64)
-    large = np.flatnonzero(size > LARGE_BYTES)
-    share = -(-size[large] // LARGE_BYTES)
-    limits[large] //= share.astype(np.uint64)
     room = words.most_tokens(size, shingling.normal)
-    room[large] = room[large] // share + SPARE
-    starts = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
+    whole = room <= LARGEST_SET
+    starts = np.concatenate([[0], np.cumsum(np.minimum(room, LARGEST_SET))]).astype(np.int64)
     values, sizes = np.empty(starts[-1], np.uint64), np.zeros(count, np.int64)
+    limits = np.full(count, jaccard.ALL, np.uint64)
     classes = words.table(shingling.normal)
 
     def run(first: int, last: int) -> None:
         for (data, offsets), rows, at in laid[first:last]:
             jaccard.shingle_sets(
-                data, offsets, rows, at, classes, shingling.ngram, limits, starts, _salt(), values, sizes
+                data, offsets, rows, at, classes, shingling.ngram, starts, whole, _salt(), values, sizes, limits
             )  # fmt: skip
 
     cost = np.cumsum([int(size[at].sum()) for _, _, at in laid], dtype=np.int64)

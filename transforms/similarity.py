@@ -19,7 +19,7 @@ from ropewalk.kernels.stars import unique_pairs
 from ropewalk.transforms.candidates import EDGES
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.gather import Gather
-from ropewalk.transforms.shingle_sets import LARGE_BYTES, Shingling, shingle_sets
+from ropewalk.transforms.shingle_sets import Shingling, shingle_sets
 
 VERIFIED = pa.schema([*EDGES, ("similarity", pa.float32())])
 """Pairs and their similarity; NaN where it was not looked at (`verify: none`)."""
@@ -92,7 +92,7 @@ class PairSimilarity:
 
     def _chunks(self, a: np.ndarray, b: np.ndarray) -> Iterator[slice]:
         lengths = self._lengths.rows(np.concatenate([a, b])).column(0).to_numpy().astype(np.int64)
-        lengths = np.minimum(lengths, LARGE_BYTES)
+        lengths = np.minimum(lengths, CHUNK_BYTES)
         left, right = lengths[: len(a)], lengths[len(a) :]
         fresh = np.diff(b, prepend=b[:1] + np.uint64(1)) != 0
         total = np.cumsum(left + np.where(fresh, right, 0))

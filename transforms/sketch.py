@@ -34,6 +34,8 @@ from ropewalk.kernels.xxh64 import from_hex
 from ropewalk.transforms import utf8
 
 MAX_LENGTH = (1 << 24) - 1
+LARGEST_QUALITY = 3e38
+"""About what 32 bits can hold; larger numbers count as this one."""
 
 
 def sketch_schema(num_perm: int) -> pa.Schema:
@@ -82,7 +84,7 @@ def qualities(metadata: pa.Array, name: str) -> np.ndarray:
     for row, text in enumerate(metadata.to_pylist()):
         value = json.loads(text).get(name) if text else None
         if isinstance(value, int | float) and not isinstance(value, bool):
-            found[row] = value
+            found[row] = min(max(value, -LARGEST_QUALITY), LARGEST_QUALITY)
     return found
 
 

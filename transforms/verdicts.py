@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ropewalk.kernels.mix64 import mix64
 from ropewalk.schemas import address, tables
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.folders import cut
@@ -43,7 +42,7 @@ class ReadEvidence(beam.PTransform):
 
     Attributes:
         survivors: Folder of `survivors.SURVIVORS`.
-        verified: Folder of `similarity.VERIFIED`; an edge is evidence on the worse document of its pair.
+        verified: Folder of `similarity.VERIFIED`; an edge is evidence on both its documents.
         pending: The shards wanted in this pass.
     """
 
@@ -72,8 +71,10 @@ class _ReadEvidence(beam.DoFn):
             if kind == _SURVIVORS:
                 rows = _evidence([*batch.columns, None], batch.num_rows)
             else:
-                a, b, similarity = batch.columns
-                rows = _evidence([a, b, None, similarity], batch.num_rows)
+                # To both ends: which one goes may be decided by their ids, which a pair does not know.
+                a, b, similarity = (column.to_numpy() for column in batch.columns)
+                ends = [np.concatenate([a, b]), np.concatenate([b, a]), None, np.tile(similarity, 2)]
+                rows = _evidence(ends, 2 * batch.num_rows)
             yield from cut(rows, address.shards(rows.column("address").to_numpy()), self.pending)
 
 
@@ -144,10 +145,12 @@ class Verdicts:
         elif self.verify == "signature":
             similarity[open_] = pairs.signature(places[open_], survivor[open_]).astype(np.float32)
         kind = np.where(exact, "exact", np.where(same_url, "url", np.where(direct, "near", "chained")))
+        names, through = self._names(survivor, removed)
+        kind[through], similarity[through] = "chained", np.nan
 
         columns = [
             pa.array(~removed, mask=~alive),
-            self._names(survivor, removed),
+            names,
             pa.array(size),
             pa.array(similarity, mask=~removed | np.isnan(similarity)),
             pa.array(kind.astype(object), pa.string(), mask=~removed),
@@ -159,7 +162,9 @@ class Verdicts:
             "compared_again-pairs": int(open_.sum()),
         }
         counters |= {f"{name}_duplicate-docs": int((removed & (kind == name)).sum()) for name in KINDS}
-        counters |= self._by_source(sources, alive, removed, self._looked_at(places, survivor, removed, similarity))
+        counters |= self._by_source(
+            sources, alive, removed, self._looked_at(places, survivor, removed & (kind != "url") & ~through, similarity)
+        )
         return pa.RecordBatch.from_arrays(columns, schema=tables.DEDUP), counters
 
     def _documents(self, shard: int) -> tuple[np.ndarray, pa.Array]:
@@ -168,32 +173,38 @@ class Verdicts:
         sources = pa.concat_arrays([batch.column("source") for batch in batches] or [pa.array([], pa.string())])
         return np.concatenate([np.empty(0, bool), *alive]), sources.dictionary_encode()
 
-    def _names(self, survivor: np.ndarray, removed: np.ndarray) -> pa.Array:
-        """Id of each removed document's survivor; an older survivor that is a copy itself passes on its own."""
+    def _names(self, survivor: np.ndarray, removed: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+        """Id of each removed document's survivor, string[n], and where an older one is a copy itself, bool[n].
+
+        Such a one passes on its own survivor, whose text may lie in a corpus that is not at hand.
+        """
         assert self._open is not None
         _, ids, olds = self._open
+        through = np.zeros(len(removed), bool)
         if not removed.any():
-            return pa.nulls(len(removed), pa.string())
+            return pa.nulls(len(removed), pa.string()), through
         others = survivor[removed]
         names = ids.rows(others).column(0)
         older = address.shards(others) >= self.corpus.own_shards
         if older.any():
             kept = olds.rows(others[older]).column(0)
             names = pc.replace_with_mask(names, pa.array(older), pc.coalesce(kept, names.filter(pa.array(older))))
-        return names.take(pa.array(np.cumsum(removed) - 1, mask=~removed))
+            through[np.flatnonzero(removed)[older]] = kept.is_valid().to_numpy(zero_copy_only=False)
+        return names.take(pa.array(np.cumsum(removed) - 1, mask=~removed)), through
 
     def _looked_at(
         self, places: np.ndarray, survivor: np.ndarray, removed: np.ndarray, similarity: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Which removals were checked by exact similarity with the survivor, and which are below: bool[n] twice.
 
-        Without exact verification that is a sample of each shard, chosen by a hash of the place.
+        Without exact verification that is a sample of each shard, those with the smallest ids (which are hashes).
         """
         assert self._open is not None
         if self.verify == "exact":
             return removed, removed & (similarity < self.threshold)
         rows = np.flatnonzero(removed)
-        rows = rows[np.argsort(mix64(places[rows]), kind="stable")][:SAMPLED]
+        ids = self._open[1].rows(places[rows]).column(0)
+        rows = rows[pc.sort_indices(ids).to_numpy()[:SAMPLED]]
         checked, below = np.zeros(len(places), bool), np.zeros(len(places), bool)
         checked[rows] = True
         below[rows] = self._open[0].jaccard(places[rows], survivor[rows]) < self.threshold

@@ -40,9 +40,17 @@ EXAMPLES = 5
 EXAMPLE_CHARACTERS = 200
 
 
-def extra_key(config: Any) -> dict[str, str]:
-    """What the result depends on besides the settings: the content of the benchmarks."""
-    return {source.name: benchmarks.fingerprint(source) for source in benchmarks.find_benchmarks(config.benchmarks)}
+def extra_key(config: Any) -> dict[str, Any]:
+    """What the result depends on besides the settings: the benchmarks' content, and what a known one's name brings."""
+    return {
+        source.name: {
+            "content": benchmarks.fingerprint(source),
+            "fields": list(source.fields),
+            "answers": list(source.answers),
+            "id": source.id,
+        }
+        for source in benchmarks.find_benchmarks(config.benchmarks)
+    }
 
 
 def jobs(context: Context) -> Jobs:

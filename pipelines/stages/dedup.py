@@ -12,7 +12,7 @@ The settings' `seed` chooses the permutations. Every result is sorted inside its
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import apache_beam as beam
 
@@ -21,7 +21,7 @@ from ropewalk.kernels.words import Normal
 from ropewalk.pipelines.dedup_facts import component_facts, refuse_wipe_out, source_facts
 from ropewalk.pipelines.dedup_index import index_jobs
 from ropewalk.pipelines.jobs import Job
-from ropewalk.pipelines.label_components import label_components
+from ropewalk.pipelines.label_components import label_components, pick_survivors
 from ropewalk.pipelines.walk import Context, Jobs
 from ropewalk.schemas import files
 from ropewalk.schemas.dedup import DedupConfig
@@ -31,13 +31,12 @@ from ropewalk.transforms import older, verdicts
 from ropewalk.transforms.candidates import EDGES, SLICE_BYTES, SLICES, BandSlices
 from ropewalk.transforms.folders import KeyByHash, ReadFolder
 from ropewalk.transforms.map_shards import MapShards, ReadShards, WriteGroups
-from ropewalk.transforms.members import MEMBERS, LocateEdges, ReadApart, ReadMembers
 from ropewalk.transforms.sent_sets import SendSets, VerifySent, sent_schema
 from ropewalk.transforms.shards import ShardFolder
 from ropewalk.transforms.shingle_sets import Shingling
 from ropewalk.transforms.similarity import VERIFIED, VerifyEdges
 from ropewalk.transforms.sketch import MinHash, sketch_schema
-from ropewalk.transforms.survivors import SURVIVORS, PickSurvivors
+from ropewalk.transforms.survivors import PickSurvivors
 
 VERSION = 2
 READS: Sequence[str] = ("filter",)
@@ -45,8 +44,6 @@ NOT_IN_KEY = ("components_mb", "max_source_share")
 
 EDGE_BYTES = 16
 """Two addresses."""
-MEMBER_BYTES = 24
-"""Three addresses."""
 GROUP_BYTES = 64 << 20
 """Bytes of slices in one group of a shuffle."""
 COPIES = 3
@@ -85,6 +82,7 @@ def jobs(context: Context) -> Jobs:
         "bands": bands,
         "rows": rows,
         "seed": context.recipe.seed,
+        "version": VERSION,
     }
     hasher = MinHash(
         ngram=config.ngram,
@@ -100,7 +98,7 @@ def jobs(context: Context) -> Jobs:
     )
     sketches = context.work("sketch", sketch_schema(hasher.num_perm), context.num_shards)
     table = "dedup/_work/sketch"
-    indexes = older.open_older(config.against, settings, context.num_shards)
+    indexes = older.open_older(config.against, settings, corpus)
     joined = older.JoinedCorpus(corpus.url, corpus.file_names, tuple(indexes), table)
 
     def sketch(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
@@ -113,6 +111,8 @@ def jobs(context: Context) -> Jobs:
 
     slices = counters.get("sketched-docs", 0) * (bands + 1 + config.url) * SLICE_BYTES
     partitions = _partitions(slices)
+    # A star forms around what stays, so an old document that went is none to be tied to.
+    to_older = older.EdgesToOlder(indexes, joined if config.clusters == "star" else None)
     edges = context.work("edges", EDGES, partitions)
 
     def candidates(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
@@ -122,14 +122,15 @@ def jobs(context: Context) -> Jobs:
             | beam.Create(list(range(context.num_shards)))
             | ReadShards(corpus, read)
             | BandSlices(bands, rows, partitions, shards)
-            | WriteGroups(older.EdgesToOlder(indexes), edges, shards, SLICES)
+            | WriteGroups(to_older, edges, shards, SLICES)
         )
 
     yield Job("find candidates", edges, candidates, COPIES * slices // partitions)
     largest = max(shard.counters["largest_bucket-docs"] for shard in edges.done().values())
     counters |= _counters(edges) | {"largest_bucket-docs": largest}
+    finish_index = None
     if config.index:
-        yield from index_jobs(context, sketches, table, bands, rows, partitions, settings)
+        finish_index = yield from index_jobs(context, sketches, table, bands, rows, partitions, settings)
     else:
         files.remove(files.join(corpus.url, older.INDEX))
 
@@ -155,15 +156,8 @@ def jobs(context: Context) -> Jobs:
     counters |= _counters(verified)
 
     labels = yield from label_components(context, verified, budget_mb=config.components_mb)
-    located = (yield from _locate(context, labels, verified)) if config.clusters == "star" else None
-    groups = context.work("survivors", SURVIVORS, labels.num_shards)
     picker = PickSurvivors(joined, table, config.clusters)
-
-    def pick(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
-        return pipeline | ReadMembers(labels, located, shards) | WriteGroups(picker, groups, shards, MEMBERS)
-
-    size = (labels.progress()[0] + (verified.progress()[0] if located else 0)) * MEMBER_BYTES
-    yield Job("pick survivors", groups, pick, COPIES * size // groups.num_shards)
+    groups = yield from pick_survivors(context, picker, verified, labels)
 
     target = context.columns("dedup")
     alive = context.alive
@@ -177,6 +171,8 @@ def jobs(context: Context) -> Jobs:
     yield Job("write verdicts", target, write, COPIES * size // context.num_shards)
     sources = source_facts(target)
     refuse_wipe_out(sources, config.max_source_share)
+    if finish_index is not None:
+        finish_index()
     return {
         "bands": bands,
         "rows": rows,
@@ -185,19 +181,6 @@ def jobs(context: Context) -> Jobs:
         **component_facts(groups),
         "sources": sources,
     }
-
-
-def _locate(context: Context, labels: ShardFolder, verified: ShardFolder) -> Generator[Job, None, ShardFolder]:
-    """Each verified pair with its component."""
-    size = (labels.progress()[0] + verified.progress()[0]) * MEMBER_BYTES
-    located = context.work("located", MEMBERS, _partitions(size))
-
-    def locate(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
-        apart = pipeline | ReadApart(labels, verified, located.num_shards, shards)
-        return apart | WriteGroups(LocateEdges(), located, shards, MEMBERS)
-
-    yield Job("sort pairs by group", located, locate, COPIES * size // located.num_shards)
-    return located
 
 
 def _mean_set_bytes(counters: dict[str, int]) -> int:

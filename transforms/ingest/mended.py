@@ -5,12 +5,15 @@
 
 The hash is that of the content, so what is fed in twice is there once. The record in the original input is rejected
 again by every later run, and counts as such; the mended one counts as a record of its own. To take mended records back
-remove their two files.
+remove their two files. Those of a source that the recipe no longer has are not read, and counted as skipped.
+
+A record that is corrected in the original input as well is there twice, with one id: ingest cannot know it before it
+has read both. The command line says so after each run (`retry_rejects.show_state`), and which files to remove.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import xxhash
@@ -61,12 +64,15 @@ def read_mended(output: str) -> dict[str, Mended]:
     return found
 
 
-def mended_inputs(output: str) -> list[InputConfig]:
-    """An input for each file of mended records."""
-    return [
+def mended_inputs(output: str, sources: Collection[str]) -> tuple[list[InputConfig], int]:
+    """An input for each file of mended records of these sources, and how many files belong to others."""
+    every = read_mended(output)
+    found = [
         InputConfig(path=url, source=about.source, format="jsonl", text=about.text, id=about.id, url=about.url)
-        for url, about in read_mended(output).items()
+        for url, about in every.items()
+        if about.source in sources
     ]
+    return found, len(every) - len(found)
 
 
 def answered(output: str) -> set[str]:

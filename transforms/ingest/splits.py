@@ -16,6 +16,8 @@ from ropewalk.schemas.recipe import InputConfig, Recipe, source_name
 from ropewalk.transforms.ingest.listing import File, list_input
 from ropewalk.transforms.ingest.mended import mended_inputs
 
+MENDED_SKIPPED = "mended (source not in the recipe)"
+"""Why a file of mended records is not read, among the reasons of `Plan.skipped`."""
 OPENING_COST = 4096
 """Bytes that every file weighs beyond its size: a split of tiny files should not hold a million of them."""
 
@@ -79,9 +81,11 @@ def plan_splits(recipe: Recipe) -> Plan:
     for entry in recipe.input:
         listed, skipped = list_input(entry, recipe.output)
         found.append((source_name(entry), entry, listed, skipped))
-    mended = mended_inputs(recipe.output)
+    mended, others = mended_inputs(recipe.output, {source for source, *_ in found})
     found += [(source_name(entry), entry, *list_input(entry)) for entry in mended]
     found.sort(key=lambda item: (item[0], item[1].path, item[1].model_dump_json()))
+    if others:
+        found[0][3][MENDED_SKIPPED] = others
     splits: list[Split] = []
     for source, entry, listed, skipped in found:
         groups = _cut(listed, recipe.ingest.shard_bytes) if recipe.ingest.limit is None else [_whole(listed)]
