@@ -42,7 +42,9 @@ def lay_columns(corpus, stage, shards):
 def lay_order_inputs(corpus, shards):
     found = [facts_of(shard.column("id").to_pylist()) for shard in shards]
     lay_columns(corpus, "filter", [
-        pa.RecordBatch.from_arrays([pa.array(p), pa.nulls(len(p), pa.string())], schema=tables.FILTER)
+        pa.RecordBatch.from_pydict(
+            {name: p if name == "passed" else [None] * len(p) for name in tables.FILTER.names}, tables.FILTER
+        )
         for _, _, p in found
     ])  # fmt: skip
     embed, cluster = [], []

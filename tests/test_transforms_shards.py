@@ -88,6 +88,11 @@ def test_a_corpus_on_a_remote_filesystem_reads_like_a_local_one():
     )
 
 
+def filter_rows(passed):
+    nothing = {name: [None] * len(passed) for name in tables.FILTER.names}
+    return pa.RecordBatch.from_pydict(nothing | {"passed": passed}, tables.FILTER)
+
+
 def test_columns_of_other_batch_sizes_are_aligned(lay):
     corpus = lay(testing.documents(250))
     verdicts = ShardFolder(corpus.folder("filter"), tables.FILTER, 1, "k")
@@ -95,9 +100,7 @@ def test_columns_of_other_batch_sizes_are_aligned(lay):
     with verdicts.writer(0) as writer:
         for start, stop in ((0, 33), (33, 34), (34, 250)):
             part = passed[start:stop]
-            writer.write(
-                pa.RecordBatch.from_pydict({"passed": part, "filter_reason": [None] * len(part)}, tables.FILTER)
-            )
+            writer.write(filter_rows(part))
     verdicts.finish()
     rows = pa.Table.from_batches(corpus.read(0, {"documents": ["id"]}, alive=["filter"]))
     assert rows.column("address").to_pylist() == list(range(250))
@@ -107,7 +110,7 @@ def test_columns_of_other_batch_sizes_are_aligned(lay):
 def test_columns_with_missing_rows_are_refused(lay):
     corpus = lay(testing.documents(250))
     with ShardFolder(corpus.folder("filter"), tables.FILTER, 1, "k").writer(0) as writer:
-        writer.write(pa.RecordBatch.from_pydict({"passed": [True], "filter_reason": [None]}, tables.FILTER))
+        writer.write(filter_rows([True]))
     with pytest.raises(RuntimeError, match="different numbers of rows"):
         list(corpus.read(0, {"documents": ["id"]}, alive=["filter"]))
 

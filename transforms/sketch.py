@@ -137,22 +137,15 @@ class MinHash(beam.PTransform):
         """Sketches; rows that a column `alive` puts out get nulls."""
         count = batch.num_rows
         texts = batch.column("text")
-        data, offsets = utf8.buffers(utf8.composed(texts) if self.nfc else texts)
         alive = np.ones(count, bool)
         if "alive" in batch.schema.names:
             alive = batch.column("alive").to_numpy(zero_copy_only=False)
-        classes, seed = words.table(self.normal), self.seed % (1 << 32)
-        a, b = minhash.permutations(self.num_perm if self.scheme == "affine32" else 0, seed)
-        exact = np.zeros((count, 2), np.uint64)
-        num_words = np.zeros(count, np.int64)
-        signatures = np.full((count, self.num_perm), minhash.EMPTY, np.uint32)
-
-        def run(first: int, last: int) -> None:
-            sketch(
-                data, offsets, alive, first, last, classes, self.ngram, a, b, seed, exact, num_words, signatures
-            )  # fmt: skip
-
-        utf8.spread(run, offsets, self.threads)
+        apart = utf8.maybe_decomposed(texts, np.arange(count)) & alive if self.nfc else np.zeros(count, bool)
+        exact, num_words, signatures = self._sketch(texts, alive & ~apart)
+        if apart.any():
+            composed = utf8.composed(texts.filter(pa.array(apart)))
+            parts = self._sketch(composed, np.ones(len(composed), bool))
+            exact[apart], num_words[apart], signatures[apart] = parts
         priority = np.array([self.priorities.get(s, 0) for s in batch.column("source").to_pylist()], np.int64)
         quality = qualities(batch.column("metadata"), self.quality) if self.quality else None
         columns: list[pa.Array] = [
@@ -171,6 +164,23 @@ class MinHash(beam.PTransform):
             "wordless-docs": int((alive & (num_words == 0)).sum()),
         }
         return result, counters
+
+    def _sketch(self, texts: pa.LargeStringArray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Exact hash, number of words and signature of the texts wanted (bool[n]), rows of the others as they began."""
+        data, offsets = utf8.buffers(texts)
+        classes, seed = words.table(self.normal), self.seed % (1 << 32)
+        a, b = minhash.permutations(self.num_perm if self.scheme == "affine32" else 0, seed)
+        exact = np.zeros((len(texts), 2), np.uint64)
+        num_words = np.zeros(len(texts), np.int64)
+        signatures = np.full((len(texts), self.num_perm), minhash.EMPTY, np.uint32)
+
+        def run(first: int, last: int) -> None:
+            sketch(
+                data, offsets, wanted, first, last, classes, self.ngram, a, b, seed, exact, num_words, signatures
+            )  # fmt: skip
+
+        utf8.spread(run, offsets, self.threads)
+        return exact, num_words, signatures
 
     def _sketches(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return self(batch)[0]
