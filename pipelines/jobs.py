@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -40,6 +41,22 @@ class Job:
     shuffle_bytes: int = 0
 
 
+class Options(PipelineOptions):
+    """Beam's options, whose views are made once: they share what they show, and Beam asks for hundreds of them a job,
+    each of which would build a command-line parser of its own, a third of what a small job takes.
+    """
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        super().__init__(flags)
+        object.__setattr__(self, "_views", {})
+
+    def view_as(self, cls: Any) -> Any:
+        """A view as options of class `cls`."""
+        if cls not in self._views:
+            self._views[cls] = super().view_as(cls)
+        return self._views[cls]
+
+
 @dataclass(frozen=True)
 class Engine:
     """How jobs run; never part of a result.
@@ -70,13 +87,13 @@ class Engine:
         """An empty pipeline that will run as this engine says."""
         args = [f"--runner={self.runner}", *self.beam_args]
         if not self.local or self.workers == 1:
-            return beam.Pipeline(options=PipelineOptions(args))
+            return beam.Pipeline(options=Options(args))
         # Beam's own multi_processing mode, but for the command: its workers would look for modules in the working
         # directory, where a folder may have the name of a package, and write their log between our lines.
         quiet = "" if logging.getLogger().isEnabledFor(logging.INFO) else " 2>/dev/null"
         command = f"exec {shlex.quote(sys.executable)} -P -m apache_beam.runners.worker.sdk_worker_main{quiet}"
         environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
-        options = PipelineOptions([*args, f"--direct_num_workers={self.workers}"])
+        options = Options([*args, f"--direct_num_workers={self.workers}"])
         return beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
 
     def run(self, job: Job) -> float:

@@ -133,7 +133,7 @@ def test_what_is_said_of_a_wrong_file(tmp_path, content, settings, words):
         ("b.parquet", b"PAR1 and no more", "copy it again"),
         ("b.arrow", b"ARROW1 and no more", "copy it again"),
         ("c.arrow", b"no Arrow", "copy it again"),
-        ("b.jsonl.gz", gzip.compress(LINES.encode())[:40], "truncated_file"),
+        ("b.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:40], "truncated_file"),
         ("b.jsonl", b'{"q": "\xff"}', "cannot be read"),
         ("b.json", b"[1, 2]", "not a list of objects"),
         ("b.json", b'[{"q": ]', "line 1: not JSON"),
