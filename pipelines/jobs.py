@@ -42,8 +42,10 @@ class Job:
 
 
 class Options(PipelineOptions):
-    """Beam's options, whose views are made once: they share what they show, and Beam asks for hundreds of them a job,
-    each of which would build a command-line parser of its own, a third of what a small job takes.
+    """Beam's options, whose views are made once: they share what they show.
+
+    Beam asks for hundreds of views a job, each of which would build a command-line parser of its own: a third of what a
+    small job takes.
     """
 
     def __init__(self, flags: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from ropewalk.pipelines.charts import Point, clip
 from ropewalk.schemas import address
-from ropewalk.schemas.tables import VECTOR_DIMENSIONS
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.vectors import to_matrix
 
@@ -111,9 +110,9 @@ def collect_map(corpus: CorpusDir, addresses: np.ndarray, clusters: Mapping[int,
         members += (
             [0] * len(heads) if clusters is None else [-1 if c is None else c for c in batch["cluster"].to_pylist()]
         )
-    matrix = np.concatenate([np.zeros((0, VECTOR_DIMENSIONS), np.float32), *vectors])
-    if not len(matrix):
+    if not sum(map(len, vectors)):
         return Map()
+    matrix = np.concatenate([part for part in vectors if len(part)])
     # Address order is reading order; shuffling it would only move the marks that lie on top of each other.
     places_2d, variance = project(matrix)
     points = [

@@ -61,9 +61,9 @@ class Context:
         """Stages whose spans are cut out of the text that this one reads."""
         return [stage for stage in self.stages if stage in SPAN_COLUMNS]
 
-    def columns(self, stage: str) -> ShardFolder:
-        """The folder of this stage's row-aligned columns."""
-        return ShardFolder(self.folder, tables.COLUMNS[stage], self.num_shards, self.key)
+    def columns(self, stage: str, schema: pa.Schema | None = None) -> ShardFolder:
+        """The folder of this stage's row-aligned columns; by default they are those of `tables.COLUMNS`."""
+        return ShardFolder(self.folder, schema or tables.COLUMNS[stage], self.num_shards, self.key)
 
     def work(self, name: str, schema: pa.Schema, num_shards: int) -> ShardFolder:
         """A folder for intermediate results; removed when the stage has finished."""

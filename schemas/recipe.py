@@ -11,6 +11,7 @@ from ropewalk.schemas.decontaminate import DecontaminateConfig
 from ropewalk.schemas.dedup import DedupConfig, PassagesConfig, SemanticConfig
 from ropewalk.schemas.filters import FilterConfig
 from ropewalk.schemas.settings import RecipeError, Settings
+from ropewalk.schemas.similarity import ClusterConfig, EmbedConfig, OrderConfig
 
 __all__ = ["STAGES", "Recipe", "RecipeError", "load_recipe", "parse_recipe", "source_name"]
 
@@ -67,41 +68,6 @@ class TokenizeConfig(Settings):
     """`auto` (smollm2 if installed, else bytes), `smollm2`, `bytes`, path of a `tokenizer.json`, or a Hub id."""
     add_eos: bool = True
     """Append the tokenizer's end-of-text token to every document."""
-
-
-class EmbedConfig(Settings):
-    """Document vectors."""
-
-    embedder: Literal["lexical"] = "lexical"
-    """`lexical`: hashed TF-IDF, randomly projected; needs no model."""
-
-
-class ClusterConfig(Settings):
-    """Spherical k-means; bounds how many documents are compared with each other."""
-
-    size: int = Field(default=1000, ge=1)
-    """Documents a cluster should have: the number of clusters is documents / size."""
-    max_size: int = Field(default=8000, ge=2)
-    """Larger clusters are split again."""
-    sample_per_cluster: int = Field(default=128, ge=1)
-    """Documents per cluster in the training sample."""
-    iterations: int = Field(default=12, ge=1)
-    """Rounds of k-means."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max_size < self.size:
-            raise ValueError(f"max_size={self.max_size} is below size={self.size}: raise max_size")
-        return self
-
-
-class OrderConfig(Settings):
-    """The similarity order: In-Context Pretraining's greedy path, short segments dissolved."""
-
-    neighbours: int = Field(default=10, ge=1, le=256)
-    """Nearest neighbours of a document in the graph."""
-    min_segment: int = Field(default=21, ge=0)
-    """Segments of the path with fewer documents are dissolved into their neighbours' places; 0: paper-faithful."""
 
 
 class PackConfig(Settings):

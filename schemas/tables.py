@@ -9,7 +9,11 @@ the same document in every folder. Column names are disjoint across these tables
 import pyarrow as pa
 
 VECTOR_DIMENSIONS = 256
-"""Length of a document vector: 256 float16 values, 512 bytes."""
+"""Length of a lexical vector: 256 float16 values, 512 bytes."""
+MAX_DIMENSIONS = 512
+"""No vector is longer: 1 KiB a document."""
+VECTOR = pa.list_(pa.float16())
+"""A vector where one travels between jobs: of whatever length the embedder has."""
 
 
 def column(name: str, type_: pa.DataType, about: str, *, unit: str | None = None, nullable: bool = False) -> pa.Field:
@@ -81,16 +85,15 @@ TOKENIZE = pa.schema(
     ]
 )
 
-EMBED = pa.schema(
-    [
-        column(
-            "vector",
-            pa.list_(pa.float16(), VECTOR_DIMENSIONS),
-            "unit vector on the grid of multiples of 2^-11: dot products of two are exact in float32",
-            nullable=True,
-        ),
-    ]
-)
+
+def embed_table(dimensions: int) -> pa.Schema:
+    """Columns of the stage `embed` for vectors of this length."""
+    about = "unit vector on the grid of multiples of 2^-11: dot products of two are exact in float32"
+    return pa.schema([column("vector", pa.list_(pa.float16(), dimensions), about, nullable=True)])
+
+
+EMBED = embed_table(VECTOR_DIMENSIONS)
+"""Columns of `embed` for the lexical embedder."""
 
 CLUSTER = pa.schema(
     [

@@ -91,7 +91,7 @@ def test_centroids_survive_their_file(tmp_path):
     found, notes = cluster.read_centroids(url)
     assert np.array_equal(found, centroids) and notes == {"round": "2"}
     cluster.write_centroids(url, cluster.centroid_rows(centroids[:0], np.arange(0)), {})
-    assert cluster.read_centroids(url)[0].shape == (0, 256)
+    assert len(cluster.read_centroids(url)[0]) == 0
 
 
 @pytest.mark.parametrize("beside", ["file", "side input"])

@@ -17,16 +17,15 @@ from ropewalk.kernels import kmeans
 from ropewalk.schemas import files, tables
 from ropewalk.transforms import sampling, vectors
 
-_VECTOR = tables.EMBED.field("vector").type
 CENTROIDS = pa.schema(
     [
         pa.field("cluster", pa.uint32(), False),
         pa.field("size", pa.uint64(), False, {"unit": "documents"}),
-        pa.field("vector", _VECTOR, False),
+        pa.field("vector", tables.VECTOR, False),
     ]
 )
 """Centroids, one a row, by number."""
-SAMPLE = pa.schema([pa.field("hash", pa.uint64(), False), pa.field("vector", _VECTOR, False)])
+SAMPLE = pa.schema([pa.field("hash", pa.uint64(), False), pa.field("vector", tables.VECTOR, False)])
 """Sampled documents: their hashed ids and their vectors."""
 SAMPLE_ROWS = 1 << 18
 """Largest sample: 256 MB of float32 vectors where they are trained."""
@@ -51,7 +50,8 @@ class SampleVectors(beam.PTransform):
         hashes = sampling.hash_ids(batch.column("id"), seed=SAMPLE_SEED)
         present = batch.column("vector").is_valid().to_numpy(zero_copy_only=False)
         chosen = pa.array(present & (hashes <= np.uint64(self.limit)))
-        rows = pa.RecordBatch.from_arrays([pa.array(hashes), batch.column("vector")], names=SAMPLE.names).filter(chosen)
+        columns = [pa.array(hashes), batch.column("vector").cast(tables.VECTOR)]
+        rows = pa.RecordBatch.from_arrays(columns, names=SAMPLE.names).filter(chosen)
         return pa.RecordBatch.from_arrays(rows.columns, schema=SAMPLE), {"sampled-docs": rows.num_rows}
 
     def _rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -64,10 +64,13 @@ class SampleVectors(beam.PTransform):
 
 def sample_matrix(parts: Iterable[pa.RecordBatch], rows: int) -> np.ndarray:
     """The `rows` sampled vectors (`SAMPLE`) with the smallest hashes, in their order: float32[<= rows, d]."""
-    hashes, matrix = [np.empty(0, np.uint64)], [np.empty((0, _VECTOR.list_size), np.float32)]
+    hashes, matrix = [], []
     for part in parts:
-        hashes.append(part.column("hash").to_numpy())
-        matrix.append(vectors.to_matrix(part.column("vector")))
+        if part.num_rows:
+            hashes.append(part.column("hash").to_numpy())
+            matrix.append(vectors.to_matrix(part.column("vector")))
+    if not matrix:
+        return np.zeros((0, 0), np.float32)
     every, all_hashes = np.concatenate(matrix), np.concatenate(hashes)
     # Copies of a document may share an id, hence a hash: then their vectors decide.
     order = np.argsort(all_hashes, kind="stable")
@@ -185,16 +188,16 @@ def _assign_beside(batch: pa.RecordBatch, centroids: Iterable[pa.RecordBatch]) -
 
 def _matrix(parts: Iterable[pa.RecordBatch]) -> np.ndarray:
     """Vectors of `CENTROIDS` batches in any order, by number: float32[k, d]."""
-    rows = [(part.column("cluster").to_numpy(), vectors.to_matrix(part.column("vector"))) for part in parts]
+    rows = [(part["cluster"].to_numpy(), vectors.to_matrix(part["vector"])) for part in parts if part.num_rows]
     if not rows:
-        return np.zeros((0, _VECTOR.list_size), np.float32)
+        return np.zeros((0, 0), np.float32)
     return np.concatenate([row[1] for row in rows])[np.argsort(np.concatenate([row[0] for row in rows]))]
 
 
 def centroid_rows(centroids: np.ndarray, sizes: np.ndarray) -> pa.RecordBatch:
     """Centroids (float32[k, d] on the grid) and their sizes (int64[k]) as rows of `CENTROIDS`."""
     numbers = pa.array(np.arange(len(centroids), dtype=np.uint32))
-    column = vectors.from_matrix(centroids.astype(np.float16), np.ones(len(centroids), bool))
+    column = vectors.to_lists(centroids)
     return pa.RecordBatch.from_arrays([numbers, pa.array(sizes.astype(np.uint64)), column], schema=CENTROIDS)
 
 

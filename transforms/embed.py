@@ -99,16 +99,18 @@ def embed(batch: pa.RecordBatch, embedder: Embedder) -> pa.RecordBatch:
         embedder: Prepared by its `setup`.
 
     Returns:
-        n rows of `tables.EMBED`; null where a row is not alive.
+        n rows of `tables.embed_table`; null where a row is not alive.
     """
     alive = alive_rows(batch)
     found = embedder.embed(batch.column("text").filter(pa.array(alive)))
-    return pa.RecordBatch.from_arrays([vectors.from_matrix(found, alive)], schema=tables.EMBED)
+    return pa.RecordBatch.from_arrays(
+        [vectors.from_matrix(found, alive)], schema=tables.embed_table(embedder.dimensions)
+    )
 
 
 @dataclass
 class Embed(beam.PTransform):
-    """Batches of documents in, their `tables.EMBED` columns out, row for row.
+    """Batches of documents in, their `tables.embed_table` columns out, row for row.
 
     Attributes:
         embedder: What makes the vectors.

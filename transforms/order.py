@@ -37,7 +37,7 @@ KEYED = pa.schema(
         pa.field("id_low", pa.uint64()),
         pa.field("cluster", pa.uint32()),
         pa.field("address", pa.uint64()),
-        pa.field("vector", tables.EMBED.field("vector").type),
+        pa.field("vector", tables.VECTOR),
     ]
 )
 """What is sent to a group of clusters."""

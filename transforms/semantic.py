@@ -32,7 +32,7 @@ KEYED = pa.schema(
         pa.field("id", pa.string(), False),
         pa.field("cluster", pa.uint32(), False),
         pa.field("distance", pa.float32(), False),
-        pa.field("vector", tables.EMBED.field("vector").type, False),
+        pa.field("vector", tables.VECTOR, False),
     ]
 )
 """What is sent to a group of clusters."""
@@ -102,7 +102,7 @@ class SemanticDuplicates(beam.PTransform):
         for column, name in zip(slim.columns, KEYED.names, strict=True):
             if column.null_count:
                 raise ValueError(f"{name} is null for {column.null_count} of {batch.num_rows} documents")
-        slim = pa.RecordBatch.from_arrays(slim.columns, schema=KEYED)
+        slim = slim.cast(KEYED)
         yield from batches.split_by_key(slim, batch.column("cluster").to_numpy() % np.uint32(self.partitions))
 
     def _found(self, group: tuple[int, beam.typehints.Iterable[pa.RecordBatch]]) -> pa.RecordBatch:
@@ -124,11 +124,10 @@ def size_class(size: int) -> str:
     return str(size) if power < 2 else f"{(1 << power - 1) + 1}-{1 << power}"
 
 
-def _float16(column: pa.FixedSizeListArray) -> np.ndarray:
-    """A column of vectors without nulls, as it is: float16[n, d]."""
-    width = column.type.list_size
+def _float16(column: pa.ListArray) -> np.ndarray:
+    """A column of vectors of one length without nulls, as it is: float16[n, d]."""
     values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), width)
+    return values.reshape(len(column), len(values) // max(len(column), 1))
 
 
 @dataclass

@@ -21,6 +21,13 @@ def from_matrix(matrix: np.ndarray, present: np.ndarray) -> pa.FixedSizeListArra
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1], mask=mask)
 
 
+def to_lists(matrix: np.ndarray) -> pa.ListArray:
+    """Vectors as `tables.VECTOR`: float[n, d] -> list<float16>[n]."""
+    rows, width = matrix.shape
+    flat = pa.array(np.ascontiguousarray(matrix, np.float16).reshape(-1))
+    return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * width), flat)
+
+
 def to_matrix(column: pa.Array) -> np.ndarray:
     """A column of lists of floats as a matrix: list[n] -> float32[n, d].
 

@@ -12,7 +12,7 @@ import numpy as np
 from ropewalk.kernels.lexical import BUCKETS
 from ropewalk.pipelines.jobs import Job
 from ropewalk.pipelines.walk import Context, Jobs
-from ropewalk.schemas import files
+from ropewalk.schemas import files, tables
 from ropewalk.transforms import embed as embedding
 from ropewalk.transforms import sampling
 from ropewalk.transforms.map_shards import MapShards
@@ -43,7 +43,8 @@ def jobs(context: Context) -> Jobs:
     embedding.write_frequencies(url, frequencies, documents)
 
     embedder = embedding.LexicalEmbedder(url, context.threads)
-    target, function = context.columns("embed"), embedding.Embed(embedder)
+    target = context.columns("embed", tables.embed_table(embedder.dimensions))
+    function = embedding.Embed(embedder)
 
     def build(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
         read = {"documents": ["text"]}

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from ropewalk.pipelines.jobs import Job
 from ropewalk.pipelines.walk import Context, Jobs
-from ropewalk.schemas import files, tables
+from ropewalk.schemas import files
 from ropewalk.schemas.manifest import add_counters
 from ropewalk.transforms import ranks
+from ropewalk.transforms.cluster import read_centroids
 from ropewalk.transforms.folders import KeyPending
 from ropewalk.transforms.gather import Gather
 from ropewalk.transforms.map_shards import ReadShards, WriteGroups
@@ -40,7 +41,7 @@ def jobs(context: Context) -> Jobs:
     laid = corpus.manifest()
     assert laid is not None
     target = context.columns("order")
-    centroids = _centroids(files.join(corpus.folder("cluster"), "centroids.arrow"))
+    centroids, _ = read_centroids(files.join(corpus.folder("cluster"), "centroids.arrow"))
     partitions = max(1, min(math.ceil(context.rows * ROW_BYTES / GROUP_BYTES), len(centroids)))
     function = OrderBySimilarity(config.neighbours, config.min_segment, partitions)
     local = context.work("local", LOCAL, partitions)
@@ -101,15 +102,3 @@ def _facts(local: dict[str, int], target: ShardFolder, sample: np.ndarray) -> di
         "mean_similarity": counters["similarity-millionths"] / ranks.MILLIONTHS / compared if compared else None,
         "mean_similarity_random": None if random is None else round(random, 6),
     }
-
-
-def _centroids(url: str) -> np.ndarray:
-    """Centroid of every cluster by its number: float32[clusters, d]."""
-    parts = [batch for batch in files.open_arrow(url) if batch.num_rows]
-    if not parts:
-        return np.zeros((0, tables.VECTOR_DIMENSIONS), np.float32)
-    numbers = np.concatenate([part.column("cluster").to_numpy() for part in parts])
-    vectors = np.concatenate([to_matrix(part.column("vector")) for part in parts])
-    by_number = np.zeros((int(numbers.max()) + 1, vectors.shape[1]), np.float32)
-    by_number[numbers] = vectors
-    return by_number
