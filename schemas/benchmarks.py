@@ -66,5 +66,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     "needlebench": Benchmark(None, how="take the needles of huggingface.co/datasets/opencompass/NeedleBench"),
     "longins": Benchmark(None, ("task_prompt", "Data"), how="take the JSON files of LongIns"),
     "longicl-bench": Benchmark(None, how="take the test rows of github.com/TIGER-AI-Lab/LongICLBench"),
+    "longen": Benchmark(None, how="take the 240 queries of LonGen, as its authors publish them"),
+    "arena-write": Benchmark(None, how="take the 100 prompts of Arena-Write, published with LongWriter-Zero"),
+    "lcfo": Benchmark(None, how="take the summaries and questions of huggingface.co/datasets/facebook/LCFO"),
+    "needle-threading": Benchmark(
+        None, ("haystack", "question"), how="take the rows of the Needle Threading haystacks you evaluate on"
+    ),
+    "infinite-books": Benchmark(None, how="take the book tasks (En.Sum, En.QA, En.MC) of InfiniteBench"),
 }
 """By the name that a recipe uses, in lower case."""
