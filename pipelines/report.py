@@ -80,7 +80,8 @@ def render(url: str, *, recipe: dict[str, Any] | None = None) -> str:
         for i, (name, found) in enumerate(sorted(stages.layouts.items(), key=_layout_order))
     ]
     documents = report_data.collect(corpus, stages, wanted=wanted_ids(layouts))
-    fill_texts(corpus, layouts, documents.addresses, list(stages.columns))
+    examples = [example for layout in layouts for example in layout.examples]
+    fill_texts(corpus, examples, documents.addresses, stages.columns)
     sampled = Map()
     if "embed" in stages.columns and documents.sample is not None:
         addresses = documents.sample.column("address").to_numpy()

@@ -455,7 +455,8 @@ def test_shown_segments_are_the_documents(lay_walk):
     stages = report_data.find_stages(corpus, corpus.manifest(), None)
     layouts = [report_sequences.collect_layout(corpus, name, m) for name, m in stages.layouts.items()]
     documents = report_data.collect(corpus, stages, wanted=report_sequences.wanted_ids(layouts))
-    report_sequences.fill_texts(corpus, layouts, documents.addresses, list(stages.columns))
+    examples = [example for layout in layouts for example in layout.examples]
+    report_sequences.fill_texts(corpus, examples, documents.addresses, stages.columns)
     walked = testing.columns(shards, topics)
     texts = {
         i: t for s in shards for i, t in zip(s.column("id").to_pylist(), s.column("text").to_pylist(), strict=True)
@@ -467,7 +468,7 @@ def test_shown_segments_are_the_documents(lay_walk):
         if v is not None
     }
     parts = whole = 0
-    for example in (example for layout in layouts for example in layout.examples):
+    for example in examples:
         assert sum(example.lengths) == example.tokens <= 300
         for before, segment in zip([None, *example.segments], example.segments, strict=False):
             text = texts[segment.doc_id]
