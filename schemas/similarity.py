@@ -25,6 +25,8 @@ class ClusterConfig(Settings):
     """Documents per cluster in the training sample."""
     iterations: int = Field(default=12, ge=1)
     """Rounds of k-means."""
+    terms: int = Field(default=8, ge=0, le=64)
+    """Words that name a cluster, at most; 0: none."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
