@@ -31,8 +31,7 @@ def show_sequence(corpus: CorpusDir, title: str, sequence: dict[str, Any], conso
     where = living(corpus, stages, sequence["doc_ids"])
     example = example_of(title, "", sequence, segments=len(sequence["doc_ids"]))
     fill_texts(corpus, [example], where, stages.columns)
-    clusters = {segment.cluster for segment in example.segments if segment.cluster is not None}
-    words = words_of(corpus, clusters) if clusters else {}
+    words = words_of(corpus, {segment.cluster for segment in example.segments if segment.cluster is not None})
 
     def say(text: str, style: str = "") -> None:
         console.print(shown(text), highlight=False, style=style)

@@ -89,8 +89,7 @@ class Similar:
     def _print(self, own: int, near: list[Near], others: int) -> None:
         this, *found = brief.briefs(self.corpus, self.stages, [own, *(one.address for one in near)])
         brief.fill_sequences(self.corpus, self.stages.layouts, [this, *found])
-        clusters = {one.cluster for one in (this, *found) if one.cluster is not None}
-        words = words_of(self.corpus, clusters) if clusters else {}
+        words = words_of(self.corpus, {one.cluster for one in (this, *found) if one.cluster is not None})
         for warning in self.stages.warnings:
             self._say(f"Careful: {warning}")
         self._document(f"document {this.id}", this, None, words)

@@ -1,5 +1,6 @@
 """Numbers of the packed layouts, and a few real sequences with the borders of their documents."""
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,8 +142,9 @@ def collect_layout(corpus: CorpusDir, name: str, manifest: StageManifest, *, exa
     chosen = [(place, "drawn at random", row) for _, place, row in drawn]
     if most is not None and examples and most[1] not in [place for place, _, _ in chosen]:
         chosen.append((most[1], "the one with the most documents", most[2]))
+    first = list(itertools.accumulate((shard.rows for shard in manifest.shards), initial=0))
     found.examples = [
-        example_of(f"shard {place >> 32}, row {place & 0xFFFFFFFF}", why, row) for place, why, row in chosen
+        example_of(f"sequence {first[place >> 32] + (place & 0xFFFFFFFF):,}", why, row) for place, why, row in chosen
     ]
     return found
 
