@@ -66,7 +66,10 @@ class Inspector:
             if name != DOCUMENTS and self.corpus.stage_manifest(folder) is None:
                 continue
             for column, value in rows.fetch(self.corpus, name, place).items():
-                if column != "text":
+                if column == "vector" and value is not None:
+                    length = sum(number * number for number in value) ** 0.5
+                    table.add_row(column, f"{len(value):,} values, length {length:.3f}")
+                elif column != "text":
                     table.add_row(column, shown(shorten(value)))
         self.console.print(table)
         self.console.print(Rule("text"))
