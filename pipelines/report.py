@@ -88,9 +88,9 @@ def render(url: str, *, recipe: dict[str, Any] | None = None) -> str:
     clusters = documents.clusters if "cluster" in stages.columns else None
     sampled, apart = Map(), list[Outlier]()
     if "embed" in stages.columns and documents.sample is not None:
-        addresses, far = documents.sample.column("address").to_numpy(), documents.furthest.addresses
-        sampled = collect_map(corpus, addresses, clusters, apart=far)
-        apart = outliers(corpus, stages, far, sampled.names)
+        addresses, reasons = documents.sample.column("address").to_numpy(), documents.apart.reasons
+        sampled = collect_map(corpus, addresses, clusters, apart=list(reasons))
+        apart = outliers(corpus, stages, reasons, sampled.names)
     held = {segment.cluster for example in examples for segment in example.segments if segment.cluster is not None}
     words = sampled.names | {cluster: phrase(terms) for cluster, terms in words_of(corpus, held).items()}
     rejects = report_data.collect_rejects(corpus)

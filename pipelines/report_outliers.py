@@ -1,4 +1,4 @@
-"""Documents that stand apart: those furthest from the centroid of their cluster, and those whose vector is zero."""
+"""The documents that stand apart, read for the report: why each does, and how it begins."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from ropewalk.pipelines.cluster_words import phrase, words_of
 from ropewalk.pipelines.report_data import Stages
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.gather import Gather
+
+KINDS = {"far": "cosine with its centroid", "unlike": "cosine with its centroid", "lonely": "best neighbour at cosine"}
+ZERO = "zero vector: no words to go by"
 
 
 @dataclass
@@ -29,27 +32,28 @@ class Outlier:
     words: str
 
 
-def outliers(corpus: CorpusDir, stages: Stages, addresses: Sequence[int], spare: Mapping[int, str]) -> list[Outlier]:
-    """Reads the documents to show, in the order they were found in.
+def outliers(
+    corpus: CorpusDir, stages: Stages, reasons: Mapping[int, Sequence[tuple[str, float]]], spare: Mapping[int, str]
+) -> list[Outlier]:
+    """Reads the documents to show.
 
     Args:
         corpus: The corpus.
         stages: The stages that count.
-        addresses: The documents.
+        reasons: Why each stands apart, by address: see `report_apart.Apart`.
         spare: Words of clusters, for a corpus whose clusters have no names of their own.
     """
-    if not addresses:
+    if not reasons:
         return []
-    vectors = Gather(corpus, "embed", ["vector"]).rows(np.array(addresses, np.uint64)).column(0)
-    documents = briefs(corpus, stages, addresses)
+    vectors = Gather(corpus, "embed", ["vector"]).rows(np.array(list(reasons), np.uint64)).column(0)
+    documents = briefs(corpus, stages, list(reasons))
     names = words_of(corpus, {one.cluster for one in documents if one.cluster is not None})
     found = []
     for one, vector in zip(documents, vectors, strict=True):
         is_zero = vector.is_valid and not pc.any(pc.not_equal(vector.values.cast(pa.float32()), 0)).as_py()
-        cosine = 1 - (one.distance or 0.0)
-        why = "zero vector: no words to go by" if is_zero else f"cosine with its centroid {cosine:.3f}"
+        why = "; ".join(f"{KINDS[kind]} {cosine:.3f}" for kind, cosine in reasons[one.address])
         words = ""
         if one.cluster is not None and not is_zero:
             words = phrase(names[one.cluster]) if one.cluster in names else spare.get(one.cluster, "")
-        found.append(Outlier(one, why.replace("-", "\u2212"), words))
+        found.append(Outlier(one, ZERO if is_zero else why.replace("-", "\u2212"), words))
     return found

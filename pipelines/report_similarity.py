@@ -32,12 +32,21 @@ FACTS: dict[str, tuple[str, tuple[Fact, ...]]] = {
     "embed": ("Vectors", (
         Fact("embedder", "embedder", "text"), Fact("dimensions", "dimensions"),
         Fact("embedded-docs", "documents with a vector"), Fact("zero_vector-docs", "zero vectors"),
+        Fact("windows_per_doc", "windows a document", "cosine"), Fact("windowed_docs", "documents of several windows"),
+        Fact("mean_dispersion", "mean dispersion of their windows", "cosine"),
         Fact("length_bias", "correlation of length and mean cosine", "cosine"),
+        Fact("length_bias_centred", "of it after centring", "cosine"),
     )),
     "cluster": ("Clusters", (
         Fact("clusters", "clusters"), Fact("largest", "documents in the largest"),
         Fact("smallest", "in the smallest that has any"), Fact("empty", "empty"),
         Fact("oversized", "larger than allowed", "trouble"), Fact("unsplittable", "could not be split", "trouble"),
+    )),
+    "neighbours": ("Neighbours", (
+        Fact("mean_similarity", "mean cosine with them", "cosine"),
+        Fact("recall_at_k", "of the true neighbours found", "share"),
+        Fact("recall_sample", "documents compared with all for that"), Fact("links", "links"), Fact("edges", "edges"),
+        Fact("alone", "documents without any"),
     )),
     "order": ("Order", (
         Fact("mean_similarity", "mean cosine of neighbours in the order", "cosine"),

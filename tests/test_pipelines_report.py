@@ -392,7 +392,7 @@ def test_sharding_does_not_matter(lay, lay_walk, tmp_path):
         documents = report_data.collect(corpus, stages, sample=60)
         found.append((documents.sample.column("id").to_pylist(), documents.kept, documents.sources, documents.clusters,
                       documents.chars_kept.counts.tolist(), documents.prev_similarity.count,
-                      [id_ for _, id_, _ in documents.furthest.far]))  # fmt: skip
+                      [id_ for _, id_, _ in documents.apart.far]))  # fmt: skip
         kept = sorted(
             id_
             for s in range(len(shards))
@@ -484,7 +484,7 @@ def test_one_cluster_has_nothing_to_choose_from(lay_walk):
 
 
 def test_documents_that_stand_apart(lay_walk):
-    """The furthest by falling distance, ties by id; besides, those at distance 1: zero vectors are named."""
+    """The furthest from centroids, those with the weakest best neighbour, those at distance 1; ties by id."""
     shards, topics = shards_of(260)
     corpus = lay_walk(shards, topics)
     random = np.random.default_rng(4)
@@ -499,17 +499,25 @@ def test_documents_that_stand_apart(lay_walk):
     odd["distance"] = 1.0
     gone = next(row for row in rows if row["semantic_keep"] is False)
     gone["distance"] = 1.5  # far, but not in the corpus
+    for row in rows:
+        known = [] if row["semantic_keep"] and random.random() < 0.2 else [float(random.integers(-4, 9)) / 16, -0.5]
+        row["near"] = known if row["semantic_keep"] else None
+    relay(corpus, "neighbours", [{"neighbours": row["near"] and [7] * 2, "neighbour_similarity": row["near"]}
+                                 for row in rows])  # fmt: skip
     relay(corpus, "cluster", [{"cluster": row["cluster"], "distance": row["distance"]} for row in rows])
     relay(corpus, "embed", [{"vector": row["vector"]} for row in rows])
     page = write(corpus)
     shown = [row["data-outlier"] for row in page.rows if "data-outlier" in row]
     far = sorted((-row["distance"], row["id"]) for row in alive if row["distance"] != 1)[:8]
     unlike = sorted(row["id"] for row in [*zero, odd])[:8]
-    assert shown == [id_ for _, id_ in far] + unlike
-    assert page.text.count("zero vector: no words to go by") == len(set(unlike) - {odd["id"]}) >= 7
+    lonely = [id_ for _, id_ in sorted((row["near"][0], row["id"]) for row in alive if row["near"])[:8]]
+    assert shown == list(dict.fromkeys([*(id_ for _, id_ in far), *lonely, *unlike]))
+    assert page.text.count("best neighbour at cosine −0.250") == len(set(lonely) - {row["id"] for row in zero}) > 2
+    zeros = {row["id"] for row in zero} & set(shown)
+    assert page.text.count("zero vector: no words to go by") == len(zeros) >= 7
     assert page.text.count(f"cosine with its centroid {1 + far[0][0]:.3f}") == sum(d == far[0][0] for d, _ in far)
     rings = re.search(r'<g class="rings">(.*?)</g>', page.html, re.S).group(1)
-    assert rings.count("<path") == rings.count("<title>") == 16
+    assert rings.count("<path") == rings.count("<title>") == len(shown) > 16
     for id_ in shown:
         text = next(row["text"] for row in rows if row["id"] == id_)
         assert text[:30] in page.text
