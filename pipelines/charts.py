@@ -256,20 +256,30 @@ def looks(groups: Sequence[int], leading: int = 12) -> dict[int, Look]:
 
 _OUTLINES = ("h0", "h0", "m0-3.4l3.2 5.8h-6.4z", "m0-3.6l3 3.6l-3 3.6l-3-3.6z")
 """Circle and square are a point with a round or square pen; triangle and diamond are drawn."""
+_RING = "m-7 0a7 7 0 1 0 14 0a7 7 0 1 0-14 0"
+
+RING = Markup(
+    f'<svg class="key" viewBox="-1 -1 16 16" aria-hidden="true"><g class="rings"><path d="M7 7{_RING}"/></g></svg>'
+)
+"""The mark of documents that stand apart, for a legend."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A document on the map: coordinates, group, and the text to show over it."""
+    """A document on the map: coordinates, group, the text to show over it, and whether it stands apart."""
 
     x: float
     y: float
     group: int
     about: str
+    ringed: bool = False
 
 
 def scatter(points: Sequence[Point], style: dict[int, Look], *, x_label: str, y_label: str) -> Markup:
-    """The map: one mark a point, axes without numbers, since only distances mean something."""
+    """The map: one mark a point, rings around those that stand apart.
+
+    Axes have no numbers, since only distances mean something.
+    """
     width, height = 720.0, 540.0
     if not points:
         return Markup('<p class="absent">Nothing to draw.</p>')
@@ -293,6 +303,13 @@ def scatter(points: Sequence[Point], style: dict[int, Look], *, x_label: str, y_
             if style[p.group] == look
         ]
         parts.append(f'<g class="mark m{look.shape} c{look.colour}">{"".join(inside)}</g>')
+    rings = [
+        f'<path d="M{(p.x - min(xs)) * scale + dx:.1f} {height - 20 - ((p.y - min(ys)) * scale + dy):.1f}{_RING}">'
+        f"<title>{shown(p.about)}</title></path>"
+        for p in points
+        if p.ringed
+    ]
+    parts.append(f'<g class="rings">{"".join(rings)}</g>' if rings else "")
     return _svg(parts, "Map of the sampled documents", width=width, height=height, kind="map")
 
 

@@ -112,17 +112,37 @@ def inspect(
     id: Annotated[str | None, typer.Option("--id", help="Show the document or prompt with this id.")] = None,
     sequence: Annotated[int | None, typer.Option(help="Show this sequence, with its document borders.", min=0)] = None,
     layout: Annotated[str | None, typer.Option(help="Layout of the sequence; default: the first one.")] = None,
+    similar: Annotated[
+        str | None, typer.Option("--similar", metavar="ID", help="Show the documents most similar to this one.")
+    ] = None,
+    clusters: Annotated[bool, typer.Option("--clusters", help="Show the largest clusters and their words.")] = False,
+    count: Annotated[int, typer.Option(help="How many similar documents, or clusters.", min=1, max=1000)] = 10,
     trace: Annotated[bool, typer.Option("--trace", help="Of a prompt: every request, reply and decision.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Of a prompt: show texts whole, not cut in the middle.")] = False,
     rejects: Annotated[bool, typer.Option("--rejects", help="Show the first dead letters.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Look at real rows: an overview, one document or prompt, one sequence, or what was rejected."""
+    """Look at real rows: an overview, a document or prompt, a sequence, what is similar, what was rejected."""
     from ropewalk.pipelines.synth_manifest import is_run
+    from ropewalk.schemas.settings import RecipeError
 
     with failures(debug):
         if is_run(directory):
+            if similar is not None or clusters:
+                asked = "--clusters" if similar is None else "--similar"
+                raise RecipeError(f"{asked}: {directory} is a synthesis run and has no vectors: name a corpus folder")
             synth_cli.inspect(directory, row, id, trace=trace, full=full, rejects=rejects)
+            return
+        if similar is not None:
+            from ropewalk.pipelines.inspect_similar import Similar
+
+            Similar(directory, console).show(similar, count)
+            return
+        if clusters:
+            from ropewalk.pipelines.inspect_clusters import show_clusters
+            from ropewalk.transforms.corpus_dir import CorpusDir
+
+            show_clusters(CorpusDir.open(directory), count, console)
             return
         from ropewalk.pipelines.inspect import Inspector
 

@@ -14,10 +14,9 @@ from rich.table import Table
 
 from ropewalk.pipelines import explain_copies, report_data, rows
 from ropewalk.pipelines.explain_copies import Copy
-from ropewalk.pipelines.inspect import shorten
-from ropewalk.pipelines.terminal import shown
+from ropewalk.pipelines.terminal import shorten, shown
 from ropewalk.schemas import files, tables
-from ropewalk.schemas.recipe import RecipeError, parse_recipe, source_name
+from ropewalk.schemas.recipe import parse_recipe, source_name
 from ropewalk.transforms.corpus_dir import ALIVE_COLUMNS, DOCUMENTS, SPAN_COLUMNS, CorpusDir
 
 MEMBERS = 20
@@ -28,7 +27,6 @@ SPANS = 10
 PASSAGES = 3
 SEQUENCES = 5
 """Sequences of a layout that are named."""
-SUGGESTIONS = 8
 EXCERPT_CHARS = 300
 UNREAD = ("embed",)
 """Stages whose columns say nothing to a reader."""
@@ -99,25 +97,8 @@ class Explainer:
 
     def _resolve(self, id: str) -> tuple[str, rows.Place, int]:
         """Id and place of the document meant, and how many others share the id."""
-        every = rows.starting(self.corpus, id, most=4096) if id else []
-        names = sorted({name for name, _ in every})
-        if id in names or len(names) == 1:
-            name = id if id in names else names[0]
-            own = [place for other, place in every if other == name]
-            return name, self._removed_first(own), len(own) - 1
-        if names:
-            more = f" and {len(names) - SUGGESTIONS:,} more" if len(names) > SUGGESTIONS else ""
-            raise RecipeError(f"{id}: several ids begin so: {', '.join(names[:SUGGESTIONS])}{more}; give more of it")
-        near = ""
-        for length in range(min(len(id), 16) - 1, 2, -1):
-            close = sorted({name for name, _ in rows.starting(self.corpus, id[:length], most=SUGGESTIONS)})
-            if close:
-                near = f"; some begin alike: {', '.join(close)}"
-                break
-        raise RecipeError(
-            f"{id or 'an empty id'}: no such document in {self.corpus.url}{near}; ids are 32 hex digits, of which a "
-            "unique beginning will do (the source's own key is in `metadata`); `ropewalk inspect DIR --row 0` shows one"
-        )
+        name, own = rows.named(self.corpus, id)
+        return name, self._removed_first(own), len(own) - 1
 
     def _removed_first(self, places: list[rows.Place]) -> rows.Place:
         """Of documents with one id a removed one, if any: about the kept one there is less to explain."""

@@ -1,6 +1,5 @@
 """`ropewalk inspect`: look at real rows. Text comes from anyone: it is escaped, cut, and stripped of control codes."""
 
-import json
 from typing import Any
 
 from rich.console import Console
@@ -8,13 +7,15 @@ from rich.rule import Rule
 from rich.table import Table
 
 from ropewalk.pipelines import rows
-from ropewalk.pipelines.terminal import clean, shown
+from ropewalk.pipelines.inspect_sequence import show_sequence
+from ropewalk.pipelines.terminal import shorten, shown
 from ropewalk.schemas import files
 from ropewalk.schemas.recipe import RecipeError
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.ingest.mended import answered, letter_key
 
-SHOWN_CHARS = 600
+DOCUMENT_CHARS = 2400
+"""What is shown of a document's text."""
 
 
 class Inspector:
@@ -65,14 +66,17 @@ class Inspector:
             if name != DOCUMENTS and self.corpus.stage_manifest(folder) is None:
                 continue
             for column, value in rows.fetch(self.corpus, name, place).items():
-                if column != "text":
+                if column == "vector" and value is not None:
+                    length = sum(number * number for number in value) ** 0.5
+                    table.add_row(column, f"{len(value):,} values, length {length:.3f}")
+                elif column != "text":
                     table.add_row(column, shown(shorten(value)))
         self.console.print(table)
         self.console.print(Rule("text"))
-        self.console.print(shown(shorten(rows.fetch(self.corpus, DOCUMENTS, place)["text"], 4 * SHOWN_CHARS)))
+        self.console.print(shown(shorten(rows.fetch(self.corpus, DOCUMENTS, place)["text"], DOCUMENT_CHARS)))
 
     def sequence(self, number: int, layout: str | None) -> None:
-        """One packed sequence: its documents in order, each with head and tail.
+        """One packed sequence: its documents in order, and how similar those are that follow one another.
 
         Raises:
             RecipeError: If there is no such layout or sequence.
@@ -83,19 +87,7 @@ class Inspector:
         layout = layout or layouts[0]
         if layout not in layouts:
             raise RecipeError(f"--layout {layout}: there is no such layout; there are {', '.join(layouts)}")
-        found = self._sequence(layout, number)
-        similarity = "none" if found["similarity"] is None else f"{found['similarity']:.3f}"
-        count = len(found["doc_ids"])
-        self.console.print(
-            f"sequence {number} of {layout}: {found['num_tokens']:,} tokens, {count} segments, similarity {similarity}"
-        )
-        places = rows.places(self.corpus, set(found["doc_ids"]))
-        for id_, start, length in zip(found["doc_ids"], found["doc_starts"], found["seq_lengths"], strict=True):
-            document = rows.fetch(self.corpus, DOCUMENTS, places[id_])
-            name = clean(document["url"] or document["source"])
-            part = f", from token {start:,}" if start else ""
-            self.console.print(Rule(f"{shown(name)} · {length:,} tokens{part} · {id_}", align="left"))
-            self.console.print(shown(shorten(document["text"], SHOWN_CHARS)), highlight=False)
+        show_sequence(self.corpus, f"sequence {number} of {layout}", self._sequence(layout, number), self.console)
 
     def rejects(self, count: int = 50) -> None:
         """The first dead letters, with file, line and reason; those that have been mended are only counted."""
@@ -160,12 +152,3 @@ class Inspector:
                     left -= batch.num_rows
             left -= shard.rows
         raise RuntimeError(f"{layout}: fewer sequences than its manifest says")
-
-
-def shorten(value: Any, limit: int = SHOWN_CHARS) -> str:
-    """A value as text, cut in the middle."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    if len(text) > limit:
-        half = limit // 2
-        text = f"{text[:half]} … [{len(text) - 2 * half:,} characters] … {text[-half:]}"
-    return clean(text)

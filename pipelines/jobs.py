@@ -33,12 +33,14 @@ class Job:
         target: The folder it writes.
         build: Wires the writing of the given shard numbers into a pipeline.
         shuffle_bytes: Estimated bytes that the shuffle of one shard holds in memory on the local runner.
+        beside: Whether it comes after the stage's own columns and is not what the stage's manifest is about.
     """
 
     label: str
     target: ShardFolder
     build: Callable[[beam.Pipeline, Sequence[int]], object]
     shuffle_bytes: int = 0
+    beside: bool = False
 
 
 class Options(PipelineOptions):

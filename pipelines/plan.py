@@ -26,6 +26,7 @@ BYTES_PER_UNIT = 60
 UNIT_BYTES = 28
 VECTOR_BYTES = 512
 EDGE_BYTES = 24
+LINK_BYTES = 20
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
     keys = bands + 1 + bool(recipe.dedup and recipe.dedup.url)
     reads_text = recipe.filter and (recipe.filter.rules or recipe.filter.languages is not None)
     units = text_bytes // BYTES_PER_UNIT
+    cells, links = (recipe.neighbours.cells, recipe.neighbours.count * LINK_BYTES) if recipe.neighbours else (0, 0)
     known = {
         "ingest": Cost(text_bytes, 0, text_bytes),
         "filter": Cost(text_bytes if reads_text else 4 * documents, 0, 2 * documents),
@@ -61,6 +63,11 @@ def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
         "embed": Cost(text_bytes, 0, documents * VECTOR_BYTES),
         "cluster": Cost(documents * VECTOR_BYTES, 0, documents * 8),
         "semantic": Cost(documents * VECTOR_BYTES, documents * (VECTOR_BYTES + 40), documents * 24),
+        "neighbours": Cost(
+            documents * VECTOR_BYTES * 2 + documents * links,
+            documents * cells * (VECTOR_BYTES + 60) + documents * (cells + 1) * links,
+            documents * (cells + 2) * links,
+        ),
         "order": Cost(documents * VECTOR_BYTES, documents * (VECTOR_BYTES + 52), documents * 12),
         "report": Cost(documents * 600, 0, 2_000_000),
     }

@@ -8,6 +8,7 @@ until shown otherwise, so every value that reaches the page passes `charts.visib
 import importlib.metadata
 import importlib.resources
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +17,12 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from ropewalk.pipelines import charts, report_data, report_removed
+from ropewalk.pipelines import charts, report_data, report_map, report_removed, report_similarity
+from ropewalk.pipelines.cluster_words import phrase, words_of
 from ropewalk.pipelines.report_data import Documents, Rejects, Stages
 from ropewalk.pipelines.report_histogram import Histogram
 from ropewalk.pipelines.report_map import Map, collect_map
+from ropewalk.pipelines.report_outliers import Outlier, outliers
 from ropewalk.pipelines.report_sequences import Layout, collect_layout, fill_texts, wanted_ids
 from ropewalk.schemas import files
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest
@@ -80,14 +83,18 @@ def render(url: str, *, recipe: dict[str, Any] | None = None) -> str:
         for i, (name, found) in enumerate(sorted(stages.layouts.items(), key=_layout_order))
     ]
     documents = report_data.collect(corpus, stages, wanted=wanted_ids(layouts))
-    fill_texts(corpus, layouts, documents.addresses, list(stages.columns))
-    sampled = Map()
+    examples = [example for layout in layouts for example in layout.examples]
+    fill_texts(corpus, examples, documents.addresses, stages.columns)
+    clusters = documents.clusters if "cluster" in stages.columns else None
+    sampled, apart = Map(), list[Outlier]()
     if "embed" in stages.columns and documents.sample is not None:
-        addresses = documents.sample.column("address").to_numpy()
-        clusters = documents.clusters if "cluster" in stages.columns else None
-        sampled = collect_map(corpus, addresses, clusters)
+        addresses, reasons = documents.sample.column("address").to_numpy(), documents.apart.reasons
+        sampled = collect_map(corpus, addresses, clusters, apart=list(reasons))
+        apart = outliers(corpus, stages, reasons, sampled.names)
+    held = {segment.cluster for example in examples for segment in example.segments if segment.cluster is not None}
+    words = sampled.names | {cluster: phrase(terms) for cluster, terms in words_of(corpus, held).items()}
     rejects = report_data.collect_rejects(corpus)
-    page = _Page(url, manifest, stages, documents, layouts, sampled, rejects, recipe)
+    page = _Page(url, manifest, stages, documents, layouts, sampled, apart, words, rejects, recipe)
     return _template().render(page.fields())
 
 
@@ -147,6 +154,8 @@ class _Page:
     documents: Documents
     layouts: list[Layout]
     sampled: Map
+    apart: list[Outlier]
+    words: Mapping[int, str]
     rejects: Rejects
     recipe: dict[str, Any] | None
 
@@ -176,9 +185,11 @@ class _Page:
             "lengths": self.lengths(),
             "components": self.components(),
             "removed": report_removed.sections(self.documents.removed, self.stages.columns),
+            "similarity": self.similarity(),
             "map": self.map(),
             "order": self.order(),
             "layouts": [self.layout(layout) for layout in self.layouts],
+            "words": self.words,
             "costs": self.costs(),
             "recipe": yaml.safe_dump(self.recipe, sort_keys=False, allow_unicode=True) if self.recipe else None,
             "versions": self.manifest.ingest.run.versions,
@@ -332,11 +343,23 @@ class _Page:
             f"{name} component ({share:.1%} of the variance)"
             for name, share in zip(("first", "second"), found.variance, strict=True)
         )
-        legend = [(charts.key(styles[group.cluster]), group) for group in found.groups[:12]]
+        legend = [
+            {"key": charts.key(styles[group.cluster]), "look": styles[group.cluster], "group": group}
+            for group in found.groups[: report_map.LEGEND]
+        ]
         return {
             "chart": charts.scatter(found.points, styles, x_label=x_label, y_label=y_label), "legend": legend,
-            "points": len(found.points), "more": len(found.groups) - len(legend), "variance": sum(found.variance),
+            "points": found.sampled, "more": len(found.groups) - len(legend), "variance": sum(found.variance),
+            "apart": self.apart, "ring": charts.RING,
         }  # fmt: skip
+
+    def similarity(self) -> dict[str, Any]:
+        """What the manifests of the similarity stages say, how large the clusters are, what packing kept of it."""
+        return {
+            "facts": report_similarity.facts(self.stages),
+            "sizes": report_similarity.sizes(self.documents.clusters),
+            "windows": report_similarity.windows(self.layouts, [self.baseline(layout) for layout in self.layouts]),
+        }
 
     def order(self) -> dict[str, Any] | None:
         if "order" not in self.stages.columns:

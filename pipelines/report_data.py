@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ropewalk.pipelines import report_removed
+from ropewalk.pipelines.report_apart import Apart
 from ropewalk.pipelines.report_histogram import Histogram, SizeCounts
 from ropewalk.pipelines.report_removed import Removed
 from ropewalk.schemas import files, tables
@@ -31,7 +32,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "filter": ("passed", "filter_reason"),
     **report_removed.COLUMNS,
     "tokenize": ("num_tokens",),
-    "cluster": ("cluster",),
+    "cluster": ("cluster", "distance"),
+    "neighbours": ("neighbour_similarity",),
     "order": ("rank", "prev_similarity"),
 }
 """What the pass reads of each stage, besides `documents`."""
@@ -59,6 +61,8 @@ class Documents:
     sources: dict[str, list[int]] = field(default_factory=dict)
     """Documents, kept documents, kept tokens by source."""
     clusters: Counter[int] = field(default_factory=Counter)
+    apart: Apart = field(default_factory=Apart)
+    """Of the kept documents, those unlike the others."""
     prev_similarity: Histogram = field(default_factory=lambda: Histogram(COSINE_EDGES))
     curve_sums: np.ndarray = field(default_factory=lambda: np.zeros(CURVE_BINS))
     curve_counts: np.ndarray = field(default_factory=lambda: np.zeros(CURVE_BINS, np.int64))
@@ -174,6 +178,7 @@ def collect(corpus: CorpusDir, stages: Stages, *, wanted: Sequence[str] = (), sa
             _add(found, batch, stages)
             kept = batch.filter(batch.column("alive"))
             lowest.add(kept.select(["id", "address"]))
+            found.apart.add(kept)
             for rows, into in ((kept, found.addresses), (batch, spare)) if len(wanted_ids) else ():
                 hits = rows.select(["id", "address"]).filter(pc.is_in(rows.column("id"), wanted_ids)).to_pydict()
                 for id_, address in zip(hits["id"], hits["address"], strict=True):

@@ -1,12 +1,14 @@
 """Numbers of the packed layouts, and a few real sequences with the borders of their documents."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ropewalk.pipelines.joints import joints, weakest
 from ropewalk.pipelines.report_data import COSINE_EDGES
 from ropewalk.pipelines.report_histogram import Histogram, SizeCounts
 from ropewalk.pipelines.report_map import fetch
@@ -37,6 +39,8 @@ class Segment:
         tail: How it ends, if it is longer than what is shown.
         omitted: Characters between the two.
         similarity: Cosine with the segment before it.
+        weakest: Whether no other joint of those that are known is weaker.
+        cluster: Cluster of the document, if it has one.
     """
 
     tokens: int
@@ -49,6 +53,8 @@ class Segment:
     tail: str = ""
     omitted: int = 0
     similarity: float | None = None
+    weakest: bool = False
+    cluster: int | None = None
 
     @property
     def part(self) -> bool:
@@ -66,6 +72,11 @@ class Example:
     lengths: list[int]
     similarity: float | None
     segments: list[Segment]
+
+    @property
+    def joints(self) -> list[float]:
+        """Cosines of the shown neighbours, where they are known."""
+        return [segment.similarity for segment in self.segments if segment.similarity is not None]
 
 
 @dataclass
@@ -131,7 +142,10 @@ def collect_layout(corpus: CorpusDir, name: str, manifest: StageManifest, *, exa
     chosen = [(place, "drawn at random", row) for _, place, row in drawn]
     if most is not None and examples and most[1] not in [place for place, _, _ in chosen]:
         chosen.append((most[1], "the one with the most documents", most[2]))
-    found.examples = [_example(place, why, row) for place, why, row in chosen]
+    first = list(itertools.accumulate((shard.rows for shard in manifest.shards), initial=0))
+    found.examples = [
+        example_of(f"sequence {first[place >> 32] + (place & 0xFFFFFFFF):,}", why, row) for place, why, row in chosen
+    ]
     return found
 
 
@@ -141,16 +155,13 @@ def wanted_ids(layouts: Sequence[Layout]) -> list[str]:
 
 
 def fill_texts(
-    corpus: CorpusDir, layouts: Sequence[Layout], addresses: Mapping[str, int], present: Sequence[str]
+    corpus: CorpusDir, examples: Sequence[Example], addresses: Mapping[str, int], present: Collection[str]
 ) -> None:
-    """Gives the shown segments their texts, addresses and similarities; `present` are the finished stages."""
+    """Gives the shown segments their texts, clusters and similarities; `present` are the finished stages."""
     read: dict[str, Sequence[str]] = {"documents": ["text", "source", "url"]}
-    if "tokenize" in present:
-        read["tokenize"] = ["num_tokens"]
-    if "embed" in present:
-        read["embed"] = ["vector"]
+    columns = {"tokenize": "num_tokens", "embed": "vector", "cluster": "cluster"}
+    read |= {stage: [name] for stage, name in columns.items() if stage in present}
     segments: dict[int, list[Segment]] = {}
-    examples = [example for layout in layouts for example in layout.examples]
     for example in examples:
         for segment in example.segments:
             if segment.doc_id in addresses:
@@ -162,16 +173,16 @@ def fill_texts(
             for segment in segments[place]:
                 segment.source = batch.column("source")[i].as_py()
                 segment.url = batch.column("url")[i].as_py() or ""
-                segment.doc_tokens = (
-                    batch.column("num_tokens")[i].as_py() if "num_tokens" in read.get("tokenize", ()) else 0
-                )
+                segment.doc_tokens = batch.column("num_tokens")[i].as_py() if "tokenize" in read else 0
+                segment.cluster = batch.column("cluster")[i].as_py() if "cluster" in read else None
                 _cut(segment, text)
             if "embed" in read and batch.column("vector")[i].is_valid:
                 vectors[segments[place][0].doc_id] = to_matrix(batch.column("vector").slice(i, 1))[0]
     for example in examples:
-        for before, segment in zip(example.segments, example.segments[1:], strict=False):
-            if before.doc_id in vectors and segment.doc_id in vectors:
-                segment.similarity = float(vectors[before.doc_id] @ vectors[segment.doc_id])
+        found = joints([vectors.get(segment.doc_id) for segment in example.segments])
+        lowest = weakest(found)
+        for nth, (segment, similarity) in enumerate(zip(example.segments, found, strict=True)):
+            segment.similarity, segment.weakest = similarity, nth == lowest
 
 
 def _cut(segment: Segment, text: str) -> None:
@@ -187,12 +198,12 @@ def _cut(segment: Segment, text: str) -> None:
         segment.head = text
 
 
-def _example(place: int, why: str, row: dict[str, Any]) -> Example:
+def example_of(place: str, why: str, row: dict[str, Any], *, segments: int = SEGMENTS) -> Example:
+    """A sequence to show, of its row of `tables.SEQUENCES`, with the first so many segments."""
     lengths = row["seq_lengths"]
-    parts = zip(lengths[:SEGMENTS], row["doc_ids"], row["doc_starts"], strict=False)
-    segments = [Segment(tokens, doc_id, start) for tokens, doc_id, start in parts]
-    where = f"shard {place >> 32}, row {place & 0xFFFFFFFF}"
-    return Example(where, why, row["num_tokens"], lengths, row["similarity"], segments)
+    parts = zip(lengths[:segments], row["doc_ids"], row["doc_starts"], strict=False)
+    shown = [Segment(tokens, doc_id, start) for tokens, doc_id, start in parts]
+    return Example(place, why, row["num_tokens"], lengths, row["similarity"], shown)
 
 
 def _batches(corpus: CorpusDir, name: str, manifest: StageManifest) -> Iterator[tuple[np.uint64, pa.RecordBatch]]:

@@ -17,8 +17,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 from ropewalk.pipelines import synth_manifest, synth_prompts
-from ropewalk.pipelines.inspect import SHOWN_CHARS, shorten
-from ropewalk.pipelines.terminal import clean, shown
+from ropewalk.pipelines.terminal import SHOWN_CHARS, clean, shorten, shown
 from ropewalk.schemas import files
 from ropewalk.schemas.manifest import Shard, add_counters
 from ropewalk.schemas.settings import RecipeError

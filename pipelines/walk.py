@@ -169,7 +169,7 @@ def run_step(
 def run_jobs(
     jobs: Jobs, engine: Engine, *, watch: Watch, finish: Callable[[list[Shard], dict[str, Any], Run], StageManifest]
 ) -> StageManifest:
-    """Runs a stage's jobs in turn; the last job's target becomes the stage's folder."""
+    """Runs a stage's jobs in turn; the target of the last that is not `beside` becomes the stage's folder."""
     seconds: dict[str, float] = {}
     last: Job | None = None
     with measure.Meter() as meter:
@@ -181,7 +181,7 @@ def run_jobs(
                 break
             watch(job)
             seconds[job.label] = round(engine.run(job), 3)
-            last = job
+            last = last if job.beside else job
         assert last is not None
         shards = last.target.finish()
     run = meter.run(workers=engine.workers, runner=engine.runner.rsplit(".", 1)[-1], jobs=seconds)

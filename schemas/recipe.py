@@ -11,16 +11,16 @@ from ropewalk.schemas.decontaminate import DecontaminateConfig
 from ropewalk.schemas.dedup import DedupConfig, PassagesConfig, SemanticConfig
 from ropewalk.schemas.filters import FilterConfig
 from ropewalk.schemas.settings import RecipeError, Settings
-from ropewalk.schemas.similarity import ClusterConfig, EmbedConfig, OrderConfig
+from ropewalk.schemas.similarity import ClusterConfig, EmbedConfig, NeighboursConfig, OrderConfig
 
 __all__ = ["STAGES", "Recipe", "RecipeError", "load_recipe", "parse_recipe", "source_name"]
 
 STAGES = (
-    "ingest", "filter", "dedup", "passages", "decontaminate", "tokenize", "embed", "cluster", "semantic", "order",
-    "pack", "report",
+    "ingest", "filter", "dedup", "passages", "decontaminate", "tokenize", "embed", "cluster", "semantic", "neighbours",
+    "order", "pack", "report",
 )  # fmt: skip
 """The walk, in order. Every stage but ingest can be switched off in a recipe with `stage: false`; `passages`,
-`decontaminate` and `semantic` are off unless the recipe sets them."""
+`decontaminate`, `semantic` and `neighbours` are off unless the recipe sets them."""
 
 
 class InputConfig(Settings):
@@ -108,6 +108,7 @@ class Recipe(Settings):
     embed: EmbedConfig | Literal[False] = EmbedConfig()
     cluster: ClusterConfig | Literal[False] = ClusterConfig()
     semantic: SemanticConfig | Literal[False] = False
+    neighbours: NeighboursConfig | Literal[False] = False
     order: OrderConfig | Literal[False] = OrderConfig()
     pack: tuple[PackConfig, ...] | Literal[False] = (PackConfig(),)
     report: bool = True
@@ -125,8 +126,8 @@ class Recipe(Settings):
         return value
 
     @field_validator(
-        "filter", "dedup", "passages", "decontaminate", "tokenize", "embed", "cluster", "semantic", "order", "ingest",
-        mode="before",
+        "filter", "dedup", "passages", "decontaminate", "tokenize", "embed", "cluster", "semantic", "neighbours",
+        "order", "ingest", mode="before",
     )  # fmt: skip
     @classmethod
     def _defaults_if_empty(cls, value: Any) -> Any:
@@ -137,6 +138,7 @@ class Recipe(Settings):
         needs = {
             "cluster": ("embed",),
             "semantic": ("embed", "cluster"),
+            "neighbours": ("embed", "cluster"),
             "order": ("embed", "cluster"),
             "pack": ("tokenize",),
         }

@@ -1,4 +1,4 @@
-"""Settings of the stages that bring similar documents together: `embed`, `cluster` and `order`."""
+"""Settings of the stages that bring similar documents together: `embed`, `cluster`, `neighbours` and `order`."""
 
 from typing import Literal, Self
 
@@ -25,12 +25,29 @@ class ClusterConfig(Settings):
     """Documents per cluster in the training sample."""
     iterations: int = Field(default=12, ge=1)
     """Rounds of k-means."""
+    terms: int = Field(default=8, ge=0, le=64)
+    """Words that name a cluster, at most; 0: none."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.max_size < self.size:
             raise ValueError(f"max_size={self.max_size} is below size={self.size}: raise max_size")
         return self
+
+
+class NeighboursConfig(Settings):
+    """Nearest neighbours of every document in the whole corpus, and their graph."""
+
+    count: int = Field(default=10, ge=1, le=256)
+    """Neighbours of a document."""
+    cells: int = Field(default=4, ge=1, le=256)
+    """Clusters in which they are looked for: the document's own and the nearest others."""
+    search: Literal["exact", "hnsw"] = "exact"
+    """How a cluster is searched: every pair, or large clusters along a graph (HNSW)."""
+    edges: bool = True
+    """Write the graph, an edge where either has the other, to `columns/neighbours/edges/`."""
+    recall_sample: int = Field(default=512, ge=0, le=1 << 16)
+    """Documents whose neighbours are compared with exact ones, found among all documents: recall is in the manifest."""
 
 
 class OrderConfig(Settings):

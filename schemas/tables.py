@@ -110,6 +110,13 @@ SEMANTIC = pa.schema(
     ]
 )
 
+NEIGHBOURS = pa.schema(
+    [
+        column("neighbours", pa.list_(pa.uint64()), "addresses of the nearest documents, best first", nullable=True),
+        column("neighbour_similarity", pa.list_(pa.float32()), "cosine with each of them", unit="1", nullable=True),
+    ]
+)
+
 ORDER = pa.schema(
     [
         column("rank", pa.uint64(), "place in the similarity order of the whole corpus, from 0", nullable=True),
@@ -126,9 +133,19 @@ COLUMNS: dict[str, pa.Schema] = {
     "embed": EMBED,
     "cluster": CLUSTER,
     "semantic": SEMANTIC,
+    "neighbours": NEIGHBOURS,
     "order": ORDER,
 }
 """Column tables by the stage that writes them, in the order of the walk."""
+
+EDGES = pa.schema(
+    [
+        column("a", pa.uint64(), "address of a document"),
+        column("b", pa.uint64(), "address of another, larger than `a`: one of them has the other as a neighbour"),
+        column("similarity", pa.float32(), "their cosine", unit="1"),
+    ]
+)
+"""The graph of nearest neighbours, a row space of its own: an edge lies in the shard of `a`, ascending."""
 
 SEQUENCES = pa.schema(
     [

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.schemas import tables
+from ropewalk.schemas import address, tables
 
 _WORDS = (
     "rope hemp fibre yarn strand lay twist tar mast sail harbour wind knot splice bitter end hawser cable deck anchor "
@@ -96,8 +96,9 @@ def columns(
     """Mock columns of every stage for given documents: a plausible walk, not the real one.
 
     Documents under 60 characters fail the filter, equal texts are copies, a token is four bytes, vectors scatter
-    around one direction a topic, clusters are the topics, the order goes topic by topic. Of every 23 documents one
-    repeats a passage, another too much for it to stay, one holds a benchmark item and goes, and one is a semantic copy.
+    around one direction a topic, clusters are the topics, the order goes topic by topic, the one neighbour of a
+    document is the one before it. Of every 23 documents one repeats a passage, another too much for it to stay, one
+    holds a benchmark item and goes, and one is a semantic copy.
 
     Args:
         shards: Rows of `tables.DOCUMENTS`, one batch a shard.
@@ -131,6 +132,7 @@ def columns(
     rank = {row: place for place, row in enumerate(order)}
     before = {row: float(vectors[row] @ vectors[order[place - 1]]) for row, place in rank.items() if place}
     flat = pa.array(vectors.astype(np.float16).ravel())
+    addresses = np.concatenate([address.of_rows(s, 0, shard.num_rows) for s, shard in enumerate(shards)])
     rows: dict[str, dict[str, Any]] = {
         "filter": {
             "passed": passed,
@@ -170,6 +172,12 @@ def columns(
             "semantic_keep": [bool(distinct[i]) if alive[i] else None for i in range(count)],
             "semantic_dup_of": [model if alive[i] and not distinct[i] else None for i in range(count)],
             "semantic_similarity": [0.97 if alive[i] and not distinct[i] else None for i in range(count)],
+        },
+        "neighbours": {
+            "neighbours": [
+                None if i not in rank else [int(addresses[order[rank[i] - 1]])] if rank[i] else [] for i in range(count)
+            ],
+            "neighbour_similarity": [None if i not in rank else [before[i]] if rank[i] else [] for i in range(count)],
         },
         "order": {
             "rank": [rank.get(i) for i in range(count)],

@@ -80,6 +80,7 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Untype
             "decontaminate": {"benchmarks": str(root / "benchmark.jsonl")},
             "tokenize": {"tokenizer": "bytes"},
             "semantic": {},
+            "neighbours": {},
             "cluster": {"size": 30, "max_size": 40},
             "pack": [{"layout": layout, "length": 512} for layout in ("in_context", "concat", "random")],
             "report": False,

@@ -71,7 +71,10 @@ def test_inspect_shows_real_rows(ran):
     id_ = document.stdout.split(" id ")[1].split()[0]
     assert call("inspect", "corpus", "--id", id_, cwd=folder).stdout == document.stdout
     sequence = call("inspect", "corpus", "--sequence", "0", cwd=folder)
-    assert "sequence 0 of in_context-512" in sequence.stdout
+    assert "sequence 0 of in_context-512" in sequence.stdout and "512 tokens" in sequence.stdout
+    near = call("inspect", "corpus", "--similar", id_[:10], "--count", "3", cwd=folder)
+    assert near.returncode == 0, near.stderr
+    assert f"document {id_}" in near.stdout and "3 · cosine 0." in near.stdout and "4 · cosine" not in near.stdout
     rejects = call("inspect", "corpus", "--rejects", cwd=folder)
     assert "in.jsonl" in rejects.stdout and "61" in rejects.stdout
 
@@ -96,6 +99,8 @@ def test_explain_tells_why(ran):
         (["inspect", "elsewhere"], "no corpus.json here"),
         (["inspect", "corpus", "--row", "120"], "numbered from 0"),
         (["inspect", "corpus", "--layout", "x", "--sequence", "0"], "there are in_context-512"),
+        (["inspect", "corpus", "--similar", "zzz"], "zzz: no such document"),
+        (["inspect", "elsewhere", "--similar", "0"], "no corpus.json here"),
         (["report", "elsewhere"], "no corpus.json here"),
         (["explain", "corpus", "zzz"], "zzz: no such document"),
         (["explain", "elsewhere", "0"], "no corpus.json here"),
@@ -190,6 +195,8 @@ def test_a_synthesis_run_has_its_own_way(tmp_path):
     (tmp_path / "synth.json").write_text("{}")
     result = call("retry-rejects", ".", cwd=tmp_path)
     assert result.returncode == 0 and "ropewalk synth RECIPE --force" in result.stdout
+    similar = call("inspect", ".", "--similar", "0", cwd=tmp_path)
+    assert similar.returncode == 2 and "is a synthesis run and has no vectors" in similar.stderr
 
 
 def test_empty_input_is_a_clear_failure(tmp_path):

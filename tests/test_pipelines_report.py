@@ -12,6 +12,7 @@ import pytest
 from ropewalk.pipelines import report, report_data, report_histogram, report_map, report_sequences
 from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.tables import COLUMNS
+from ropewalk.transforms.cluster_terms import TERMS, write_terms
 from ropewalk.transforms.corpus_dir import ALIVE_COLUMNS, CorpusDir
 from ropewalk.transforms.ingest.mended import Mended, letter_key, write_mended
 from ropewalk.transforms.shards import ShardFolder
@@ -20,7 +21,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 TAGS = set(
     "html head meta link title style body header main footer section nav h1 h2 h3 p a b i bdi small strong code pre "
     "ul ol li dl dt dd div span table thead tbody tr th td details summary figure figcaption "
-    "svg g path rect text polyline br".split()
+    "svg g path rect text polyline br label input".split()
 )
 
 
@@ -64,6 +65,8 @@ def check_sealed(page: Page) -> None:
     assert not page.open
     assert {tag for tag, _ in page.tags} <= TAGS
     for tag, attrs in page.tags:
+        if tag == "input":  # it chooses what is seen; there is no form to send
+            assert set(attrs) <= {"type", "name", "checked", "aria-label"} and attrs["type"] == "radio"
         for name, value in attrs.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("href", "src", "xlink:href", "srcset", "data", "action", "poster"):
@@ -229,7 +232,7 @@ def test_missing_stages_are_tolerated(lay_walk, missing):
     for stage in [*COLUMNS, "pack"]:
         gone = missing in (stage, "all") or (stage, missing) == ("pack", "sequences")
         gone &= (stage, missing) != ("cluster", "all")  # without vectors there is no map that clusters could colour
-        gone &= stage not in OPTIONAL  # off unless a recipe sets them: not worth a word
+        gone &= stage not in (*OPTIONAL, "neighbours")  # off unless a recipe sets them: not worth a word
         assert (f"Stage {stage} has not run, or is switched off." in page.text) == gone, stage
     for stage in OPTIONAL:
         shown = [attrs for tag, attrs in page.tags if attrs.get("id") == stage or attrs.get("href") == f"#{stage}"]
@@ -388,7 +391,8 @@ def test_sharding_does_not_matter(lay, lay_walk, tmp_path):
         stages = report_data.find_stages(corpus, corpus.manifest(), None)
         documents = report_data.collect(corpus, stages, sample=60)
         found.append((documents.sample.column("id").to_pylist(), documents.kept, documents.sources, documents.clusters,
-                      documents.chars_kept.counts.tolist(), documents.prev_similarity.count))  # fmt: skip
+                      documents.chars_kept.counts.tolist(), documents.prev_similarity.count,
+                      [id_ for _, id_, _ in documents.apart.far]))  # fmt: skip
         kept = sorted(
             id_
             for s in range(len(shards))
@@ -449,13 +453,157 @@ def test_telling_words_tell_clusters_apart(lay_walk):
         assert len(group.words.split(", ")) == 5 and all(word.endswith(letter) for word in group.words.split(", "))
 
 
+def lay_terms(corpus: CorpusDir, terms: dict[int, list[str]]) -> None:
+    rows = [{"cluster": cluster, "documents": 9, "terms": words} for cluster, words in terms.items()]
+    write_terms(files.join(corpus.folder("cluster"), "terms.arrow"),
+                iter([pa.RecordBatch.from_pylist(rows, schema=TERMS)]), np.full(6, 9))  # fmt: skip
+
+
+def test_clusters_are_called_by_their_names(lay_walk):
+    shards, topics = shards_of(200)
+    corpus = lay_walk(shards, topics)
+    hostile = "<img src=x onerror=alert(1)>"
+    lay_terms(corpus, {c: [hostile, f"name{c}", "c", "d", "e", "sixth"] for c in range(5)})  # cluster 5 has none
+    page = write(corpus)
+    assert "<img" not in page.html and "sixth" not in page.html
+    choices = [attrs["aria-label"] for tag, attrs in page.tags if tag == "input" and "aria-label" in attrs]
+    assert sorted(choices) == [f"Show cluster {c} alone" for c in range(6)]
+    section = page.html[page.html.index('id="map"') : page.html.index('id="order"')]
+    for c in range(5):
+        assert section.count(f"name{c}, c, d, e</bdi></label>") == 1
+        assert section.count(f"[cluster {c}: &lt;img") > 5 and "; cosine 0.50 with its centroid]" in section
+    assert "(no words)" in section and "[cluster 5; cosine" in section
+    parts = re.findall(r"cluster (\d): <bdi>&lt;img src=x onerror=alert\(1\)&gt;, name(\d), c", page.html)
+    assert len(parts) > 10 and all(a == b for a, b in parts)
+
+
+def test_one_cluster_has_nothing_to_choose_from(lay_walk):
+    (batch,), _ = shards_of(40)
+    page = write(lay_walk([batch], [np.zeros(40, np.int64)]))
+    assert not [tag for tag, _ in page.tags if tag in ("input", "label")] and "choose a cluster" not in page.text
+
+
+def test_documents_that_stand_apart(lay_walk):
+    """The furthest from centroids, those with the weakest best neighbour, those at distance 1; ties by id."""
+    shards, topics = shards_of(260)
+    corpus = lay_walk(shards, topics)
+    random = np.random.default_rng(4)
+    read = {"documents": ["id", "text"], "cluster": ["cluster"], "semantic": ["semantic_keep"], "embed": ["vector"]}
+    rows = [row for b in corpus.read(0, read) for row in b.to_pylist()]
+    alive = [row for row in rows if row["semantic_keep"]]
+    zero, odd = alive[5:15], alive[20]
+    for row in rows:
+        row["distance"] = None if row["cluster"] is None else float(np.float32(random.integers(1, 20) / 32))
+    for row in zero:
+        row["distance"], row["vector"] = 1.0, [0.0] * 256
+    odd["distance"] = 1.0
+    gone = next(row for row in rows if row["semantic_keep"] is False)
+    gone["distance"] = 1.5  # far, but not in the corpus
+    for row in rows:
+        known = [] if row["semantic_keep"] and random.random() < 0.2 else [float(random.integers(-4, 9)) / 16, -0.5]
+        row["near"] = known if row["semantic_keep"] else None
+    relay(corpus, "neighbours", [{"neighbours": row["near"] and [7] * 2, "neighbour_similarity": row["near"]}
+                                 for row in rows])  # fmt: skip
+    relay(corpus, "cluster", [{"cluster": row["cluster"], "distance": row["distance"]} for row in rows])
+    relay(corpus, "embed", [{"vector": row["vector"]} for row in rows])
+    page = write(corpus)
+    shown = [row["data-outlier"] for row in page.rows if "data-outlier" in row]
+    far = sorted((-row["distance"], row["id"]) for row in alive if row["distance"] != 1)[:8]
+    unlike = sorted(row["id"] for row in [*zero, odd])[:8]
+    lonely = [id_ for _, id_ in sorted((row["near"][0], row["id"]) for row in alive if row["near"])[:8]]
+    assert shown == list(dict.fromkeys([*(id_ for _, id_ in far), *lonely, *unlike]))
+    assert page.text.count("best neighbour at cosine −0.250") == len(set(lonely) - {row["id"] for row in zero}) > 2
+    zeros = {row["id"] for row in zero} & set(shown)
+    assert page.text.count("zero vector: no words to go by") == len(zeros) >= 7
+    assert page.text.count(f"cosine with its centroid {1 + far[0][0]:.3f}") == sum(d == far[0][0] for d, _ in far)
+    rings = re.search(r'<g class="rings">(.*?)</g>', page.html, re.S).group(1)
+    assert rings.count("<path") == rings.count("<title>") == len(shown) > 16
+    for id_ in shown:
+        text = next(row["text"] for row in rows if row["id"] == id_)
+        assert text[:30] in page.text
+
+
+def test_few_documents_do_not_stand_apart(lay_walk):
+    page = write(lay_walk(*shards_of(12)))
+    assert "stand apart" not in page.text and 'class="rings"' not in page.html
+
+
+def test_facts_of_similarity_are_shown_as_far_as_known(lay_walk):
+    corpus = lay_walk(*shards_of(120))
+    script = "<script>alert(1)</script>"
+    edit_manifest(corpus, "columns/embed", counters={"embedded-docs": 1234, "zero_vector-docs": 0},
+                  facts={"embedder": script, "dimensions": [256], "length_bias": -0.25, "unheard_of": 7})  # fmt: skip
+    edit_manifest(corpus, "columns/cluster", facts={"clusters": 6, "empty": None, "largest": "many", "oversized": 0,
+                                                    "unsplittable": 3, "smallest": float("nan")})  # fmt: skip
+    edit_manifest(corpus, "columns/order", facts={"mean_similarity": 0.5, "jumps": True})
+    page = write(corpus)
+    found = {row["data-fact"]: row["data-value"] for row in page.rows if "data-fact" in row}
+    assert found == {
+        "embed.embedder": script, "embed.embedded-docs": "1234", "embed.zero_vector-docs": "0",
+        "embed.length_bias": "-0.25", "cluster.clusters": "6", "cluster.unsplittable": "3",
+        "order.mean_similarity": "0.5",
+    }  # fmt: skip
+    assert "1,234 documents with a vector" in page.text and "−0.250 correlation of length" in page.text
+    windows = {row["data-window"]: None for row in page.rows if "data-window" in row}
+    assert list(windows) == ["in_context-512", "random-512"]
+    means = []
+    for name in windows:
+        known = [row["similarity"] for row in packed_rows(corpus, name) if row["similarity"] is not None]
+        means.append(float(np.mean(known)))
+    assert page.figures("window-mean") == pytest.approx(means, rel=1e-6)
+    assert page.figures("window-lift")[0] == pytest.approx(means[0] - means[1], abs=1e-6)
+    assert page.figures("window-lift")[1] == pytest.approx(means[1] - page.figures("random-mean")[0], abs=1e-6)
+    for stage in ("embed", "cluster", "order"):
+        edit_manifest(corpus, f"columns/{stage}", facts={}, counters={})
+    page = write(corpus)
+    assert not [row for row in page.rows if "data-fact" in row] and page.figures("window-mean")
+
+
+@pytest.mark.parametrize("width", [2, 384])
+def test_vectors_of_any_width(lay_walk, width):
+    corpus = lay_walk(*shards_of(90))
+    rows = [row for b in corpus.read(0, {"embed": ["vector"]}) for row in b.to_pylist()]
+    random = np.random.default_rng(0)
+    values = [None if row["vector"] is None else random.normal(size=width).astype(np.float16).tolist() for row in rows]
+    folder = ShardFolder(corpus.folder("embed"), tables.embed_table(width), 1, "test")
+    with folder.writer(0) as writer:
+        writer.write(pa.RecordBatch.from_pylist([{"vector": v} for v in values], schema=tables.embed_table(width)))
+    page = write(corpus)
+    assert "documents drawn at random" in page.text and page.figures("random-mean")
+
+
+def test_joints_of_the_shown_sequences(lay_walk):
+    shards, topics = shards_of(150)
+    corpus = lay_walk(shards, topics, length=900)
+    page = write(corpus)
+    known = [float(row["data-joint"]) for row in page.rows if row.get("data-joint")]
+    vectors = {
+        row["id"]: np.array(row["vector"]) for b in corpus.read(0, {"documents": ["id"], "embed": ["vector"]})
+        for row in b.to_pylist() if row["vector"] is not None
+    }  # fmt: skip
+    place, weak, checked = 0, 0, 0
+    for layout in ("in_context-900", "random-900"):
+        rows = packed_rows(corpus, layout)
+        section = page.html.split(f'data-layout="{layout}"')[1].split("data-layout=")[0]
+        for number in re.findall(r"<b>sequence (\d+)</b>", section):
+            ids = rows[int(number)]["doc_ids"][: report_sequences.SEGMENTS]
+            expected = [float(vectors[a] @ vectors[b]) for a, b in zip(ids, ids[1:], strict=False)]
+            assert known[place : place + len(expected)] == pytest.approx(expected, abs=1e-6)
+            place, weak, checked = place + len(expected), weak + (len(expected) > 1), checked + 1
+    assert place == len(known) and checked >= 8 and weak > 3
+    assert page.text.count("weakest joint · cosine") == weak
+    lowest = [float(row["data-joint"]) for row in page.rows if row.get("class") == "border weak"]
+    assert len(lowest) == weak and set(lowest) <= set(known)
+
+
 def test_shown_segments_are_the_documents(lay_walk):
     shards, topics = shards_of(150, 150)
     corpus = lay_walk(shards, topics, length=300)
     stages = report_data.find_stages(corpus, corpus.manifest(), None)
     layouts = [report_sequences.collect_layout(corpus, name, m) for name, m in stages.layouts.items()]
     documents = report_data.collect(corpus, stages, wanted=report_sequences.wanted_ids(layouts))
-    report_sequences.fill_texts(corpus, layouts, documents.addresses, list(stages.columns))
+    examples = [example for layout in layouts for example in layout.examples]
+    report_sequences.fill_texts(corpus, examples, documents.addresses, stages.columns)
     walked = testing.columns(shards, topics)
     texts = {
         i: t for s in shards for i, t in zip(s.column("id").to_pylist(), s.column("text").to_pylist(), strict=True)
@@ -467,7 +615,7 @@ def test_shown_segments_are_the_documents(lay_walk):
         if v is not None
     }
     parts = whole = 0
-    for example in (example for layout in layouts for example in layout.examples):
+    for example in examples:
         assert sum(example.lengths) == example.tokens <= 300
         for before, segment in zip([None, *example.segments], example.segments, strict=False):
             text = texts[segment.doc_id]

@@ -41,6 +41,11 @@ onload = () => {
       if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3 && q.top < p.bottom - 3)
         found.overlaps.push(svg.getAttribute('aria-label') + ': ' + a + ' / ' + b);
   }
+  const choice = page.querySelector('.pick input'), looks = () =>
+    [...page.querySelectorAll('svg.map g.mark')].map(mark => Number(getComputedStyle(mark).opacity));
+  found.before = looks();
+  if (choice) choice.checked = true;
+  found.after = looks();
   const out = document.createElement('pre');
   out.id = 'found'; out.textContent = JSON.stringify(found);
   document.body.append(out);
@@ -119,4 +124,7 @@ def test_page_asks_for_nothing_and_fits(page, tmp_path, width):
     assert found["requests"] == []
     assert found["width"] <= width
     assert found["overlaps"] == []
-    assert len(found["charts"]) >= 9 and all(100 < drawn <= width for drawn in found["charts"])
+    # One of the clusters chosen in the legend stays, the others fade; nothing runs for it in the page.
+    assert set(found["before"]) == {1} and len(found["after"]) == 7
+    assert sorted(found["after"])[-2:] == [0.07, 1]
+    assert len(found["charts"]) >= 10 and all(100 < drawn <= width for drawn in found["charts"])

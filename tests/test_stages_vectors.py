@@ -11,6 +11,7 @@ from ropewalk.pipelines.stages import tokenize as tokenize_stage
 from ropewalk.schemas import files, testing
 from ropewalk.schemas.recipe import TokenizeConfig, parse_recipe
 from ropewalk.transforms import cluster as clustering
+from ropewalk.transforms import cluster_terms
 from ropewalk.transforms import embed as embedding
 
 WALK = ("filter", "tokenize", "embed", "cluster")
@@ -46,7 +47,7 @@ def outcome(corpus):
     return rows, data
 
 
-SIDE = (("embed", "frequencies"), ("cluster", "centroids"))
+SIDE = (("embed", "frequencies"), ("cluster", "centroids"), ("cluster", "terms"))
 ALONE = {"tokenize": False, "pack": False}
 CLUSTER = {"size": 40, "max_size": 60, "sample_per_cluster": 16, "iterations": 6}
 
@@ -104,6 +105,23 @@ def test_columns_counts_and_facts_agree(lay, run_stage):
     purity = sum(max(map(names.count, names)) for names in topics.values()) / len(alive)
     assert purity > 0.9
     assert "_work" not in files.names(corpus.folder("cluster"))
+
+
+def test_clusters_are_named_by_the_words_of_their_topic(lay, run_stage):
+    documents, topic = testing.topical(300)  # the words of topic 0 end in a, and so on
+    corpus = lay(*shards(documents, 3))
+    walk(run_stage, corpus, recipe(corpus, cluster={"size": 25, "terms": 5}))
+    names = cluster_terms.read_terms(corpus)
+    letters = {}
+    for row, number in zip(joined(corpus), topic, strict=True):
+        letters.setdefault(row["cluster"], []).append("abcdef"[number])
+    large = {number: found for number, found in letters.items() if number is not None and len(found) >= 10}
+    assert len(large) > 5
+    for number, found in large.items():
+        common = max(set(found), key=found.count)
+        assert len(names[number]) == 5 and sum(word.endswith(common) for word in names[number]) >= 4
+    walk(run_stage, corpus, recipe(corpus, cluster={"size": 25, "terms": 0}))
+    assert cluster_terms.read_terms(corpus) == {}
 
 
 def test_oversized_clusters_are_split_and_copies_are_counted(lay, run_stage):

@@ -68,6 +68,7 @@ EVERY_STAGE = {
               "normalize": {"digits": True, "accents": True}, "components_mb": 0},
     "passages": {"paragraphs": 10, "lines": 10, "substrings": 40, "snap": "character", "min_left": 0},
     "semantic": {"epsilon": 0.02},
+    "neighbours": {"count": 3, "cells": 2},
 }  # fmt: skip
 
 

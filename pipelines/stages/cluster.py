@@ -2,8 +2,10 @@
 
 sample     vectors of some documents, chosen by their ids -> centroids, trained here
 assign     every document to its centroid; repeated with more centroids while a cluster is too large
+name       words of some documents of each cluster -> those that tell it from the others
 
-The centroids stay beside the columns (`centroids.arrow`): the order stage chains clusters along them.
+The centroids stay beside the columns (`centroids.arrow`): the order stage chains clusters along them. So do the names
+(`terms.arrow`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +20,13 @@ from ropewalk.pipelines.walk import Context, Jobs
 from ropewalk.schemas import files
 from ropewalk.schemas.manifest import fingerprint
 from ropewalk.transforms import cluster as clustering
+from ropewalk.transforms import cluster_terms as naming
 from ropewalk.transforms import sampling
-from ropewalk.transforms.map_shards import MapShards
+from ropewalk.transforms.map_shards import MapShards, WriteGroups
 from ropewalk.transforms.shards import ShardFolder
 
-VERSION = 1
-READS: Sequence[str] = ("embed",)
+VERSION = 2
+READS: Sequence[str] = ("passages", "decontaminate", "embed")
 
 ROUNDS = 6
 """Assignments, at most: the first, and one after each round of splits."""
@@ -79,6 +82,7 @@ def jobs(context: Context) -> Jobs:
             break
         centroids = more
     clustering.write_centroids(url, clustering.centroid_rows(centroids, sizes), notes)
+    yield from _name(context, url, sizes)
     filled = sizes[sizes > 0]
     return {
         "documents": documents,
@@ -114,6 +118,29 @@ def _assign(context: Context, url: str, number: int) -> Job:
         return pipeline | beam.Create(shards) | MapShards(context.corpus, {"embed": ["vector"]}, None, function, target)
 
     return Job("assign to clusters" if number == 0 else f"assign again ({number})", target, build)
+
+
+def _name(context: Context, url: str, sizes: np.ndarray) -> Iterator[Job]:
+    """Names the clusters; their words go beside the columns."""
+    terms = files.join(context.folder, naming.FILE)
+    if not context.config.terms:
+        files.remove(terms)
+        return
+    groups = max(1, -(-len(sizes) // naming.GROUP))
+    named = context.work("terms", naming.TERMS, groups)
+    function = naming.NameClusters(url, context.config.terms)
+
+    def build(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
+        words = naming.SampleWords(context.corpus, url, groups, shards, context.cut)
+        return (
+            pipeline
+            | beam.Create(range(context.num_shards))
+            | words
+            | WriteGroups(function, named, shards, naming.WORDS)
+        )
+
+    yield Job("name clusters", named, build, naming.GROUP * naming.SAMPLE * 3 * naming.HEAD_CHARS, beside=True)
+    naming.write_terms(terms, _batches(named), sizes)
 
 
 def _batches(folder: ShardFolder) -> Iterator[pa.RecordBatch]:

@@ -1,0 +1,152 @@
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that
+
+from ropewalk.kernels.grid import normalise
+from ropewalk.schemas import tables
+from ropewalk.transforms import neighbour_recall, vectors
+from ropewalk.transforms.cell_neighbours import KEYED, PARTIAL, SearchCells, merge_lists, nearest_cells, search
+from ropewalk.transforms.neighbour_edges import UniteEdges, keyed_edges
+
+RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+def matrix(count, *, seed=0, distinct=None):
+    """Unit vectors on the grid, `distinct` different ones at most."""
+    random = np.random.default_rng(seed)
+    topics = random.normal(size=(5, 32))
+    made = normalise(topics[random.integers(0, 5, count)] + 0.8 * random.normal(size=(count, 32))).astype(np.float32)
+    return made if distinct is None else made[random.integers(0, distinct, count)]
+
+
+def keyed(count=60, *, seed=0, cells=4):
+    """Every document asks its own cell and one more; ranks and vectors occur more than once."""
+    random = np.random.default_rng(seed)
+    made = matrix(count, seed=seed, distinct=count // 2)
+    own = random.integers(0, cells, count)
+    rows = np.repeat(np.arange(count), 2)
+    member = np.arange(2 * count) % 2 == 0
+    cell = np.where(member, own[rows], (own[rows] + 1) % cells).astype(np.uint32)
+    rank = random.integers(0, 20, count).astype(np.uint64)[rows]
+    places = (random.permutation(count).astype(np.uint64) << np.uint64(20))[rows]
+    return pa.RecordBatch.from_arrays([places, rank, cell, member, vectors.to_lists(made[rows])], schema=KEYED)
+
+
+def naive(batch, count):
+    """(address, cell) -> [(similarity, rank, address)] in plain Python."""
+    rows = batch.to_pylist()
+    for row in rows:
+        row["vector"] = [round(float(x) * 2048) for x in row["vector"]]
+    found = {}
+    for row in rows:
+        near = [
+            (-sum(x * y for x, y in zip(row["vector"], other["vector"], strict=True)), other["rank"], other["address"])
+            for other in rows
+            if other["member"] and other["cell"] == row["cell"] and other["address"] != row["address"]
+        ]
+        best = [(-s / 2**22, r, a) for s, r, a in sorted(near)[:count] if s < 0]
+        if best:
+            found.setdefault(row["address"], []).append(best)
+    return {address: sorted(lists) for address, lists in found.items()}
+
+
+def as_lists(parts):
+    found = {}
+    for part in parts:
+        assert part.schema.equals(PARTIAL)
+        for row in part.to_pylist():
+            near = list(zip(row["similarity"], row["ranks"], row["neighbours"], strict=True))
+            found.setdefault(row["address"], []).append(near)
+    return {address: sorted(lists) for address, lists in found.items()}
+
+
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_lists_are_those_of_plain_python(count):
+    batch = keyed()
+    partial, counters = SearchCells(count)(batch)
+    assert as_lists([partial]) == naive(batch, count)
+    assert counters["member-docs"] == 60 and counters["question-docs"] == 120
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_transform_on_any_sharding(pieces):
+    batch = keyed(seed=3)
+    mixed = batch.take(pa.array(np.random.default_rng(pieces).permutation(120)))
+    parts = [mixed.slice(start, 120 // pieces) for start in range(0, 120, 120 // pieces)]
+    cut = [(group, part.filter(pa.array(part["cell"].to_numpy() % 2 == group))) for part in parts for group in (0, 1)]
+    with TestPipeline(runner=RUNNER) as p:
+        source = p | beam.Create(cut).with_output_types(tuple[int, pa.RecordBatch])
+
+        def check(found):
+            assert as_lists(found) == naive(keyed(seed=3), 4)
+
+        assert_that(source | SearchCells(4), check)
+
+
+def test_merged_lists_are_the_best_of_all():
+    batch = keyed(seed=5)
+    partial, _ = SearchCells(4)(batch)
+    rows = partial.set_column(0, PARTIAL.field(0), pa.array(partial["address"].to_numpy() >> np.uint64(20)))
+    best, lengths = merge_lists(rows, 61, 6)
+    every = naive(batch, 4)
+    flat = list(zip(*(best[name].to_pylist() for name in ("similarity", "ranks", "neighbours")), strict=True))
+    borders = np.r_[0, np.cumsum(lengths)]
+    for row in range(61):
+        candidates = sum(every.get(row << 20, []), [])
+        expected = sorted(candidates, key=lambda c: (-c[0], c[1], c[2]))[:6]
+        assert flat[borders[row] : borders[row + 1]] == expected
+
+
+def test_search_in_blocks_is_one_search():
+    made = matrix(300, distinct=100)
+    own = np.r_[np.arange(250), np.full(50, -1)]
+    whole = search(made, made[:250], own, 9, block_bytes=1 << 30)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(whole, search(made, made[:250], own, 9, block_bytes=1), strict=True)
+    )
+    nothing = search(made[:3], made[:0], np.full(3, -1), 2)
+    assert (nothing[0] == -1).all() and not nothing[1].any()
+
+
+def test_nearest_cells_begin_with_the_own():
+    made, centroids = matrix(40), matrix(7, seed=1)
+    own = np.random.default_rng(0).integers(0, 7, 40)
+    for count in (1, 3, 7, 20):
+        cells = nearest_cells(made, own, centroids, count)
+        assert cells.shape == (40, min(count, 7))
+        for i in range(40):
+            scores = np.rint(centroids * 2048).astype(int) @ np.rint(made[i] * 2048).astype(int)
+            others = [c for c in np.argsort(-scores, kind="stable").tolist() if c != own[i]]
+            assert cells[i].tolist() == [own[i], *others[: count - 1]]
+
+
+def test_an_edge_stands_once_whoever_named_it():
+    batch = pa.RecordBatch.from_pydict(
+        {
+            "address": pa.array([1, 5, 2**32 + 1, 7], pa.uint64()),
+            "neighbours": pa.array([[5, 2**32 + 1], [1], None, []], pa.list_(pa.uint64())),
+            "neighbour_similarity": pa.array([[0.5, 0.25], [0.5], None, []], pa.list_(pa.float32())),
+        }
+    )
+    links = dict(keyed_edges(batch))
+    assert list(links) == [0]
+    edges, counters = UniteEdges()(links[0])
+    assert edges.schema == tables.EDGES
+    assert edges.to_pylist() == [
+        {"a": 1, "b": 5, "similarity": 0.5}, {"a": 1, "b": 2**32 + 1, "similarity": 0.25},
+    ]  # fmt: skip
+    assert counters == {"link-edges": 3, "graph-edges": 2, "mutual-edges": 1}
+    assert list(keyed_edges(batch.slice(2))) == []
+    assert UniteEdges()(links[0].slice(0, 0))[0].num_rows == 0
+
+
+def test_recall_counts_what_is_as_near_as_the_last_true_one():
+    rows = [(0, [0.9, 0.5]), (2, [0.7]), (3, [0.4, 0.4])]
+    lists = [pa.array([similarity for _, similarity in rows], PARTIAL.field("similarity").type)]
+    empty = pa.array([[0] * len(s) for _, s in rows], PARTIAL.field("ranks").type)
+    exact = pa.RecordBatch.from_arrays([np.array([0, 2, 3], np.uint64), empty, empty, *lists], schema=PARTIAL)
+    found = pa.array([[0.9, 0.3], [0.1], None, [0.4, 0.4]], pa.list_(pa.float32()))
+    assert neighbour_recall.recall(exact, found) == (3, 5)

@@ -1,0 +1,324 @@
+"""Nearest neighbours in a whole corpus: exact inside the cells that a document is nearest to.
+
+    cells       own cluster and the nearest others of every document
+                |  a slice a group of cells: a member of its own, a question to all of them
+    partial     the nearest members of each cell for each question
+                |  a slice a document shard
+    columns     the nearest of all lists: tables.NEIGHBOURS, row for row
+
+A pair of documents is found if the cell of one is among the cells of the other; inside a cell nothing is missed. A
+document is never its own neighbour, a similarity of zero or less is none, and equal similarities are decided by id (by
+its upper half, 64 bits; then by address: what is left are copies with one id).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from ropewalk.kernels.merge_top_k import merge_top_k
+from ropewalk.kernels.top_k import top_k
+from ropewalk.kernels.xxh64 import from_hex
+from ropewalk.schemas import address, tables
+from ropewalk.transforms import batches
+from ropewalk.transforms.cluster import read_centroids
+from ropewalk.transforms.cluster_terms import read_sizes
+from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+from ropewalk.transforms.shards import ShardFolder
+from ropewalk.transforms.vectors import to_matrix
+
+CELLS = pa.schema([pa.field("cells", pa.list_(pa.uint32()))])
+"""Row for row: the cells a document searches, its own first; null where it is out."""
+KEYED = pa.schema(
+    [
+        pa.field("address", pa.uint64(), False),
+        pa.field("rank", pa.uint64(), False),
+        pa.field("cell", pa.uint32(), False),
+        pa.field("member", pa.bool_(), False),
+        pa.field("vector", tables.VECTOR, False),
+    ]
+)
+"""What is sent to a group of cells: a question to one of them; a `member` can be the answer to others."""
+PARTIAL = pa.schema(
+    [
+        pa.field("address", pa.uint64(), False),
+        pa.field("neighbours", pa.list_(pa.uint64())),  # null: this row only names the shard
+        pa.field("ranks", pa.list_(pa.uint64())),
+        pa.field("similarity", pa.list_(pa.float32())),
+    ]
+)
+"""The nearest members of one cell, best first, for the document at `address`."""
+BLOCK_BYTES = 8 << 20
+"""Similarities computed at once: they are read again at once, from the cache."""
+MILLIONTHS = 1_000_000
+"""Similarities are summed in millionths: integers add up to the same whatever the order."""
+
+
+def search(
+    questions: np.ndarray, members: np.ndarray, own: np.ndarray, count: int, *, block_bytes: int = BLOCK_BYTES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest members of each question by inner product, ties to the lower row: a blocked matrix product.
+
+    Args:
+        questions: float32[q, d].
+        members: float32[m, d].
+        own: The member that is the question itself, -1 for none: int64[q].
+        count: Members wanted, k.
+        block_bytes: Size of the block of similarities computed at once; no part of the result.
+
+    Returns:
+        Members int32[q, k], -1 for none, and their similarities float32[q, k], 0 there.
+    """
+    found = np.empty((len(questions), count), np.int32)
+    similarity = np.empty((len(questions), count), np.float32)
+    block = max(64, block_bytes // (4 * max(len(members), 1)))
+    for start in range(0, len(questions), block):
+        part = slice(start, start + block)
+        found[part], similarity[part] = top_k(questions[part] @ members.T, own[part], count)
+    return found, similarity
+
+
+def nearest_cells(vectors: np.ndarray, own: np.ndarray, centroids: np.ndarray, count: int) -> np.ndarray:
+    """The cell of each vector and the nearest others.
+
+    Args:
+        vectors: float32[n, d].
+        own: The cell it is a member of, int64[n].
+        centroids: float32[k, d].
+        count: Cells wanted, its own included.
+
+    Returns:
+        uint32[n, min(count, k)], its own first, the others by falling similarity, ties to the lower number.
+    """
+    count = min(count, len(centroids))
+    others, _ = search(vectors, centroids, own, count - 1)
+    return np.concatenate([own[:, None], others], axis=1).astype(np.uint32)
+
+
+@dataclass
+class FindCells:
+    """Batch function: `cluster`, `vector` and `alive` in, `CELLS` out.
+
+    Attributes:
+        centroids: The file that `cluster.write_centroids` wrote.
+        count: Cells a document searches.
+    """
+
+    centroids: str
+    count: int
+    _known: tuple[np.ndarray, np.ndarray] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def setup(self) -> None:
+        """Reads the centroids; clusters without documents are no cells."""
+        if self._known is None:
+            filled = np.flatnonzero(read_sizes(self.centroids))
+            self._known = read_centroids(self.centroids)[0][filled], filled
+
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
+        """Cells of the documents that are in."""
+        self.setup()
+        assert self._known is not None
+        centroids, filled = self._known
+        alive = batch.column("alive").to_numpy(zero_copy_only=False)
+        kept = batch.filter(batch.column("alive"))
+        for name in ("cluster", "vector"):
+            if kept.column(name).null_count:
+                raise ValueError(f"{name} is null for {kept.column(name).null_count} of {kept.num_rows} documents")
+        lengths = np.zeros(len(alive) + 1, np.int32)
+        cells = np.zeros((0, 0), np.uint32)
+        if kept.num_rows:
+            own = np.searchsorted(filled, kept.column("cluster").to_numpy())
+            cells = filled[nearest_cells(to_matrix(kept.column("vector")), own, centroids, self.count)]
+            lengths[1:][alive] = cells.shape[1]
+        offsets = pa.array(np.cumsum(lengths, dtype=np.int32))
+        lists = pa.ListArray.from_arrays(offsets, pa.array(cells.ravel().astype(np.uint32)), mask=pa.array(~alive))
+        return pa.RecordBatch.from_arrays([lists], schema=CELLS), {"searching-docs": kept.num_rows}
+
+
+@dataclass
+class ReadQuestions(beam.PTransform):
+    """Shard numbers in, `(group of cells, rows of KEYED)` out.
+
+    Attributes:
+        corpus: The corpus.
+        cells: Folder of `CELLS`, row-aligned with the documents.
+        groups: Groups the cells are dealt into.
+        pending: The groups of this pass.
+    """
+
+    corpus: CorpusDir
+    cells: ShardFolder
+    groups: int
+    pending: Sequence[int]
+
+    def expand(self, shards: beam.PCollection[int]) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
+        """Spreads the shards over workers and cuts their rows."""
+        return shards | beam.Reshuffle() | beam.ParDo(_ReadQuestions(self))
+
+
+class _ReadQuestions(beam.DoFn):
+    def __init__(self, transform: ReadQuestions) -> None:
+        self.corpus, self.cells, self.groups = transform.corpus, transform.cells, transform.groups
+        self.pending = np.array(transform.pending)
+
+    def process(self, shard: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        parts = [batch.column("cells") for batch in self.cells.read(shard)]
+        cells = pa.chunked_array(parts, CELLS.field("cells").type).combine_chunks()
+        row = 0
+        for batch in self.corpus.read(shard, {DOCUMENTS: ["id"], "embed": ["vector"]}):
+            asked = cells.slice(row, batch.num_rows)
+            row += batch.num_rows
+            yield from self._questions(batch.filter(asked.is_valid()), asked.drop_null())
+
+    def _questions(self, batch: pa.RecordBatch, asked: pa.ListArray) -> Iterator[tuple[int, pa.RecordBatch]]:
+        if not batch.num_rows:
+            return
+        cells = asked.flatten().to_numpy().reshape(batch.num_rows, -1)
+        groups = cells % np.uint32(self.groups)
+        row, place = np.nonzero(np.isin(groups, self.pending))
+        take, where = pa.array(row), (row, place)
+        high, _ = from_hex(batch.column("id"))
+        columns = [batch.column("address").take(take), high[row], cells[where], place == 0]
+        vector = batch.column("vector").cast(tables.VECTOR).take(take)
+        yield from batches.split_by_key(pa.RecordBatch.from_arrays([*columns, vector], schema=KEYED), groups[where])
+
+
+@dataclass
+class SearchCells(beam.PTransform):
+    """Batch function: rows of `KEYED` of whole cells in, in any order, rows of `PARTIAL` out.
+
+    As a transform: `(group, rows of KEYED)` in.
+
+    Attributes:
+        count: Neighbours of a document.
+        how: `exact`, or by a graph inside each cell of `HNSW_ROWS` members or more (`hnsw`).
+    """
+
+    count: int = 10
+    how: Literal["exact", "hnsw"] = "exact"
+
+    def setup(self) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
+        """The nearest members of each cell for each of its questions."""
+        places = {name: batch.column(name).to_numpy() for name in ("address", "rank", "cell")}
+        member = batch.column("member").to_numpy(zero_copy_only=False)
+        sort = np.lexsort((places["address"], places["rank"], places["cell"]))
+        cell = places["cell"][sort]
+        borders = np.r_[0, np.flatnonzero(cell[1:] != cell[:-1]) + 1, len(sort)] if len(sort) else np.zeros(1, int)
+        parts = []
+        counters = {"member-docs": int(member.sum()), "question-docs": len(sort), "compared-pairs": 0}
+        for start, stop in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+            rows = sort[start:stop]
+            inside = np.flatnonzero(member[rows])
+            if not len(inside):
+                continue
+            vectors = to_matrix(batch.column("vector").take(pa.array(rows)))
+            own = np.full(len(rows), -1, np.int64)
+            own[inside] = np.arange(len(inside))
+            found, similarity = search(vectors, vectors[inside], own, self.count)
+            counters["compared-pairs"] += len(rows) * len(inside)
+            parts.append(_lists(rows, rows[inside], found, similarity, places))
+        return batches.concat(parts, PARTIAL), counters
+
+    def _partial(self, group: tuple[int, beam.typehints.Iterable[pa.RecordBatch]]) -> pa.RecordBatch:
+        return self(batches.concat(group[1], KEYED))[0]
+
+    def expand(self, keyed: beam.PCollection[tuple[int, pa.RecordBatch]]) -> beam.PCollection[pa.RecordBatch]:
+        """Brings whole cells together and searches them."""
+        return keyed | beam.GroupByKey() | beam.Map(self._partial).with_output_types(pa.RecordBatch)
+
+
+def _lists(
+    rows: np.ndarray, members: np.ndarray, found: np.ndarray, similarity: np.ndarray, places: dict[str, np.ndarray]
+) -> pa.RecordBatch:
+    """`PARTIAL` rows of the questions that have an answer: of best members first, those with a positive similarity."""
+    good = similarity > 0
+    lengths = good.sum(axis=1)
+    answered = lengths > 0
+    offsets = pa.array(np.r_[0, np.cumsum(lengths[answered])].astype(np.int32))
+    answers = members[found[good]]
+    columns = [places["address"][answers], places["rank"][answers], similarity[good]]
+    lists = [pa.ListArray.from_arrays(offsets, pa.array(column)) for column in columns]
+    return pa.RecordBatch.from_arrays([places["address"][rows[answered]], *lists], schema=PARTIAL)
+
+
+def by_shard(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Rows of `PARTIAL` by document shard."""
+    yield from batches.split_by_key(batch, address.shards(batch.column("address").to_numpy()))
+
+
+def name_row(shard: int) -> tuple[int, pa.RecordBatch]:
+    """The row of `PARTIAL` that tells `MergeNeighbours` its shard, keyed by it: a shard may have no other."""
+    nothing = [pa.nulls(1, part.type) for part in list(PARTIAL)[1:]]
+    return shard, pa.RecordBatch.from_arrays([pa.array(address.of_rows(shard, 0, 1)), *nothing], schema=PARTIAL)
+
+
+@dataclass
+class MergeNeighbours:
+    """Batch function: all rows of `PARTIAL` of one shard in, in any order, its columns of `tables.NEIGHBOURS` out.
+
+    Attributes:
+        corpus: The corpus.
+        alive: Stages that put documents out.
+        count: Neighbours of a document.
+    """
+
+    corpus: CorpusDir
+    alive: Sequence[str]
+    count: int
+
+    def setup(self) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, partial: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
+        """Neighbours in the order of the rows; none for a document like no other, null for one that is out."""
+        name = partial.filter(partial.column("neighbours").is_null()).column("address").to_numpy()
+        if len(name) != 1:
+            raise RuntimeError(f"{len(name)} names were sent to one shard, not 1")
+        read = self.corpus.read(int(address.shards(name)[0]), {"cluster": ["cluster"]}, alive=self.alive)
+        kept = [part.column("alive").to_numpy(zero_copy_only=False) for part in read]
+        alive = np.concatenate([np.empty(0, bool), *kept])
+        best, lengths = merge_lists(partial.filter(partial.column("neighbours").is_valid()), len(alive), self.count)
+        if lengths[~alive].any():
+            raise RuntimeError(f"{int((lengths[~alive] > 0).sum())} documents that are out have neighbours")
+        offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32))
+        lists = best.column("neighbours"), best.column("similarity")
+        columns = [pa.ListArray.from_arrays(offsets, part, mask=pa.array(~alive)) for part in lists]
+        similarity = lists[1].to_numpy().astype(np.float64)
+        counters = {
+            "docs-in": len(alive),
+            "put_out-docs": int((~alive).sum()),
+            "linked-docs": int((lengths > 0).sum()),
+            "alone-docs": int((alive & (lengths == 0)).sum()),
+            "found-links": best.num_rows,
+            "similarity-millionths": int(np.rint(similarity * MILLIONTHS).sum()),
+        }
+        return pa.RecordBatch.from_arrays(columns, schema=tables.NEIGHBOURS), counters
+
+
+def merge_lists(lists: pa.RecordBatch, rows: int, count: int) -> tuple[pa.RecordBatch, np.ndarray]:
+    """The best of all lists of each row.
+
+    Args:
+        lists: Rows of `PARTIAL` without nulls, in any order; the address says the row.
+        rows: How many there are.
+        count: Neighbours wanted.
+
+    Returns:
+        `neighbours`, `ranks` and `similarity`, best first, one row after the other; how many each row has, int64[rows].
+    """
+    lists = lists.take(pa.array(np.argsort(lists.column("address").to_numpy(), kind="stable")))
+    flat = {name: lists.column(name).flatten() for name in PARTIAL.names[1:]}
+    candidates = np.zeros(rows + 1, np.int64)
+    lengths = np.diff(lists.column("neighbours").offsets.to_numpy())
+    np.add.at(candidates, address.rows(lists.column("address").to_numpy()) + 1, lengths)
+    similarity, ranks, neighbours = (flat[name].to_numpy() for name in ("similarity", "ranks", "neighbours"))
+    found = merge_top_k(np.cumsum(candidates), similarity, ranks, neighbours, count)
+    good = found >= 0
+    best: pa.RecordBatch = pa.RecordBatch.from_pydict(flat).take(pa.array(found[good]))
+    return best, good.sum(axis=1)
