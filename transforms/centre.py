@@ -26,7 +26,7 @@ SAMPLE_DOCUMENTS = 16384
 SAMPLE_SEED = 0xCE
 BINS = 33
 """A bin for each power of 2 of bytes."""
-PRIOR = 64
+PRIOR = 8
 """The mean of a bin is taken as if it had so many documents more, all of them the mean of all bins."""
 
 
