@@ -15,6 +15,7 @@ from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import STAGES, Recipe, RecipeError
 from ropewalk.transforms import shards
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+from ropewalk.transforms.earlier_vectors import set_aside
 
 REPORT_VERSION = 2
 """Raised when the report shows the same corpus in another way."""
@@ -136,7 +137,7 @@ def _run(recipe: Recipe, engine: Engine, begin: int, end: int, force: bool, watc
     outcome = Outcome(laid)
     corpus = CorpusDir.open(recipe.output)
     _keep_recipe(recipe)
-    _drop_stale(corpus, laid)
+    _drop_stale(corpus, laid, reuse=recipe.embed is not False and recipe.embed.embedder != "lexical")
     manifests: dict[str, StageManifest] = {}
     keys = [laid.ingest.key]
     for state in states(recipe, corpus, laid.content):
@@ -189,12 +190,19 @@ def _keep_recipe(recipe: Recipe) -> None:
             files.write_bytes(url, data)
 
 
-def _drop_stale(corpus: CorpusDir, laid: CorpusManifest) -> None:
-    """Removes columns and sequences of an earlier row space: joined with these documents they would be wrong."""
+def _drop_stale(corpus: CorpusDir, laid: CorpusManifest, *, reuse: bool) -> None:
+    """Removes columns and sequences of an earlier row space: joined with these documents they would be wrong.
+
+    Vectors that may be found again by their texts are set aside.
+    """
     for group in ("columns", "sequences"):
         for name in files.names(files.join(corpus.url, group)):
             manifest = corpus.stage_manifest(f"{group}/{name}")
-            if manifest is not None and manifest.reads.get(DOCUMENTS) != laid.content:
+            if manifest is None or manifest.reads.get(DOCUMENTS) == laid.content:
+                continue
+            if reuse and (group, name) == ("columns", "embed"):
+                set_aside(files.join(corpus.url, group, name))
+            else:
                 shards.discard(files.join(corpus.url, group, name))
 
 

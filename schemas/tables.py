@@ -86,10 +86,35 @@ TOKENIZE = pa.schema(
 )
 
 
-def embed_table(dimensions: int) -> pa.Schema:
-    """Columns of the stage `embed` for vectors of this length."""
+def embed_table(
+    dimensions: int, *, reusable: str | None = None, windowed: bool = False, centred: bool = False
+) -> pa.Schema:
+    """Columns of the stage `embed`.
+
+    Args:
+        dimensions: Length of the vectors.
+        reusable: Fingerprint of an embedder whose vectors depend on the text alone; it goes into the schema's metadata,
+            so that a file says for itself by what its vectors were made.
+        windowed: Whether long documents were embedded window by window.
+        centred: Whether the vectors were centred by length.
+    """
+    vector = pa.list_(pa.float16(), dimensions)
     about = "unit vector on the grid of multiples of 2^-11: dot products of two are exact in float32"
-    return pa.schema([column("vector", pa.list_(pa.float16(), dimensions), about, nullable=True)])
+    columns = [column("vector", vector, about, nullable=True)]
+    if centred:
+        columns.append(column("raw_vector", vector, "`vector` before it was centred", nullable=True))
+    if windowed:
+        columns += [
+            column("head_vector", vector, "unit vector of the first window alone", nullable=True),
+            column("dispersion", pa.float32(), "1 - length of the mean of the unit window vectors", nullable=True),
+            column("num_windows", pa.uint32(), "windows that were encoded", unit="windows", nullable=True),
+        ]
+    if reusable is None:
+        return pa.schema(columns)
+    columns.append(
+        column("text_hash", pa.string(), "XXH3-128 of the text as embedded; hex; null: do not reuse", nullable=True)
+    )
+    return pa.schema(columns, {"embedder": reusable})
 
 
 EMBED = embed_table(VECTOR_DIMENSIONS)

@@ -18,8 +18,8 @@ ALLOWED = {
 """Room -> rooms it may import from. Nobody imports pipelines; synth and transforms are joined by pipelines only."""
 BEAM_ROOMS = {"transforms", "synth", "pipelines"}
 HEAVY = {
-    "datasets", "faiss", "gguf", "httpx", "huggingface_hub", "openvino", "openvino_genai", "tokenizers", "torch",
-    "transformers", "triton", "vllm",
+    "datasets", "faiss", "gguf", "httpx", "huggingface_hub", "openvino", "openvino_genai", "sentence_transformers",
+    "tokenizers", "torch", "transformers", "triton", "vllm",
 }  # fmt: skip
 """Imported inside the function or `setup` that needs them: importing a transform must stay cheap."""
 LIGHT_ROOMS = {"schemas", "kernels", "transforms", "synth"}

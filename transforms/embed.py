@@ -15,6 +15,8 @@ import pyarrow as pa
 from ropewalk.kernels import grid, lexical
 from ropewalk.schemas import files, tables
 from ropewalk.transforms import sampling, utf8, vectors
+from ropewalk.transforms.earlier_vectors import EarlierVectors, text_hashes
+from ropewalk.transforms.embedders.windows import WindowEmbedder
 from ropewalk.transforms.tokenize import alive_rows
 
 FREQUENCIES = pa.schema([pa.field("bucket", pa.uint32(), False), pa.field("documents", pa.uint32(), False)])
@@ -28,12 +30,20 @@ class Embedder(Protocol):
     """Texts to vectors.
 
     Attributes:
-        name: What it is called in a recipe.
-        dimensions: Length of a vector.
+        reusable: Whether a vector depends on its text alone, not on the other documents.
+        windowed: Whether it is a `windows.WindowEmbedder`, which tells more than vectors.
     """
 
-    name: str
-    dimensions: int
+    reusable: bool
+    windowed: bool
+
+    @property
+    def name(self) -> str:
+        """What it is called in a recipe."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
 
     @property
     def fingerprint(self) -> str:
@@ -59,6 +69,8 @@ class LexicalEmbedder:
     threads: int = 1
     name: str = field(default="lexical", init=False)
     dimensions: int = field(default=lexical.DIMENSIONS, init=False)
+    reusable = False
+    windowed = False
     _idf: np.ndarray | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -91,43 +103,100 @@ class LexicalEmbedder:
         return self._idf
 
 
-def embed(batch: pa.RecordBatch, embedder: Embedder) -> pa.RecordBatch:
+def table_of(embedder: Embedder, *, centred: bool = False) -> pa.Schema:
+    """Schema of what `Embed` makes with an embedder; `centred`: of what `centre.Centre` makes of that."""
+    reusable = embedder.fingerprint if embedder.reusable else None
+    return tables.embed_table(embedder.dimensions, reusable=reusable, windowed=embedder.windowed, centred=centred)
+
+
+def embed(batch: pa.RecordBatch, embedder: Embedder, earlier: EarlierVectors | None = None) -> pa.RecordBatch:
     """Vectors of a batch of documents.
 
     Args:
         batch: n rows with `text` (large_string) and, where some are out, `alive` (bool).
         embedder: Prepared by its `setup`.
+        earlier: Vectors that need not be made again; `batch` must then have `address`.
 
     Returns:
-        n rows of `tables.embed_table`; null where a row is not alive.
+        n rows of `table_of(embedder)`; null where a row is not alive.
     """
+    return _embed(batch, embedder, earlier)[0]
+
+
+def _embed(
+    batch: pa.RecordBatch, embedder: Embedder, earlier: EarlierVectors | None
+) -> tuple[pa.RecordBatch, dict[str, int]]:
     alive = alive_rows(batch)
-    found = embedder.embed(batch.column("text").filter(pa.array(alive)))
-    return pa.RecordBatch.from_arrays(
-        [vectors.from_matrix(found, alive)], schema=tables.embed_table(embedder.dimensions)
-    )
+    texts = batch.column("text").filter(pa.array(alive))
+    if not embedder.reusable:
+        return _columns({"vector": embedder.embed(texts)}, alive, table_of(embedder)), {}
+    hashes = text_hashes(texts)
+    known = np.zeros(len(texts), bool)
+    found: dict[str, np.ndarray] = {}
+    if earlier is not None:
+        known, found = earlier.find(batch.column("address").to_numpy()[alive], hashes)
+    fresh = texts.filter(pa.array(~known))
+    counters = {"reused-docs": int(known.sum())}
+    if isinstance(embedder, WindowEmbedder):
+        windowed = embedder.embed_windows(fresh)
+        made = {"vector": windowed.vectors, "head_vector": windowed.heads}
+        made |= {"dispersion": windowed.dispersion, "num_windows": windowed.num_windows}
+        hashes[np.flatnonzero(~known)[windowed.not_finite]] = None
+        counters["not_finite_vector-docs"] = int(windowed.not_finite.sum())
+    else:
+        made = {"vector": embedder.embed(fresh)}
+    values: dict[str, np.ndarray] = {"text_hash": hashes}
+    for name, part in made.items():
+        values[name] = np.empty((len(texts), *part.shape[1:]), part.dtype)
+        values[name][~known] = part
+        if known.any():
+            values[name][known] = found[name]
+    return _columns(values, alive, table_of(embedder)), counters
+
+
+def _columns(values: dict[str, np.ndarray], present: np.ndarray, schema: pa.Schema) -> pa.RecordBatch:
+    """Columns of n rows from the values of those that are present (bool[n]); the others are null."""
+    arrays = []
+    for field_ in schema:
+        part = values[field_.name]
+        if part.ndim == 2:
+            arrays.append(vectors.from_matrix(part, present))
+            continue
+        full = np.zeros(len(present), part.dtype)
+        full[present] = part
+        arrays.append(pa.array(full, field_.type, mask=~present))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 @dataclass
 class Embed(beam.PTransform):
-    """Batches of documents in, their `tables.embed_table` columns out, row for row.
+    """Batches of documents in, their columns (`table_of`) out, row for row.
 
     Attributes:
         embedder: What makes the vectors.
+        earlier: Vectors that need not be made again; the batches must then have a column `address`.
     """
 
     embedder: Embedder = field(default_factory=LexicalEmbedder)
+    earlier: EarlierVectors | None = None
 
     def setup(self) -> None:
         """Loads the embedder."""
         self.embedder.setup()
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
-        """Vectors, and counts of documents with one and of those whose vector is zero."""
-        result = embed(batch, self.embedder)
-        column = result.column("vector")
-        found = vectors.to_matrix(column.drop_null())
-        return result, {"embedded-docs": len(found), "zero_vector-docs": int((~found.any(axis=1)).sum())}
+        """Columns, and counts: documents with a vector, with a zero vector, and what the windows tell."""
+        result, counters = _embed(batch, self.embedder, self.earlier)
+        found = vectors.to_matrix(result.column("vector").drop_null())
+        counters |= {"embedded-docs": len(found), "zero_vector-docs": int((~found.any(axis=1)).sum())}
+        if isinstance(self.embedder, WindowEmbedder):
+            windows = result.column("num_windows").drop_null().to_numpy()
+            spread = result.column("dispersion").drop_null().to_numpy()[windows > 1].astype(np.float64)
+            counters["windows"] = int(windows.sum())
+            counters["windowed-docs"] = int((windows > 1).sum())
+            counters["most_windows-docs"] = int((windows == self.embedder.max_windows).sum())
+            counters["dispersion-millionths"] = int(np.rint(spread * 1e6).sum())
+        return result, counters
 
     def _columns(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return self(batch)[0]

@@ -25,6 +25,10 @@ BATCH_BYTES = 16 << 20
 """Small batches are joined up to about this size: readers pay per batch, not per row."""
 
 
+EARLIER = "_earlier"
+"""Below a stage's folder: files of an earlier result that the next run may use."""
+
+
 def shard_name(shard: int, num_shards: int) -> str:
     """File name of a shard."""
     return f"data-{shard:05d}-of-{num_shards:05d}.arrow"
@@ -234,5 +238,5 @@ def discard(folder: str) -> None:
 
 def sweep(folder: str) -> None:
     """Removes what a finished stage no longer needs; a run that was killed just here left it behind."""
-    for name in {"_work", "_shards"} & set(files.names(folder)):
+    for name in {"_work", "_shards", EARLIER} & set(files.names(folder)):
         files.remove(files.join(folder, name))
