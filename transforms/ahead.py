@@ -1,7 +1,7 @@
 """Results in order, made a few at a time: while one item waits for Python, the kernels of another run.
 
-A kernel that lets go of the GIL leaves no thread idle but the one that waits for it; what is Python around it (composing
-texts, building Arrow columns, writing) leaves all other threads idle. Two items at once fill both gaps.
+While kernels run, the thread that waits for them does nothing; while Python composes texts, builds Arrow columns or
+writes, no kernel runs. Two items at once fill both gaps.
 """
 
 import collections
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """`map(function, items)` on some threads; at most so many items are taken before their results are.
+    """`map(function, items)` on some threads; at most so many items and one are taken before their results are.
 
     Args:
         function: Bears being called by several threads at once.
@@ -32,7 +32,7 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: in
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) == threads:
+                if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -72,7 +72,8 @@ class PairSimilarity:
         return self._same(self._urls, a, b)
 
     def _same(self, table: Gather, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return same_rows(table.rows(a), table.rows(b))
+        both = table.rows(np.concatenate([a, b]))
+        return same_rows(both.slice(0, len(a)), both.slice(len(a)))
 
     def signature(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Share of equal signature values of each pair: uint64[n] twice -> float64[n]; 0 without a signature."""
