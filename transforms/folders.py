@@ -24,8 +24,7 @@ class ReadFolder(beam.PTransform):
 
     def expand(self, start: beam.Pipeline) -> beam.PCollection[pa.RecordBatch]:
         """Spreads the shards over workers and streams each."""
-        shards = start | beam.Create(list(range(self.folder.num_shards)))
-        return shards | beam.Reshuffle() | beam.ParDo(_Read(self.folder))
+        return start | beam.Create(list(range(self.folder.num_shards))) | beam.ParDo(_Read(self.folder))
 
 
 class _Read(beam.DoFn):

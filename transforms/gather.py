@@ -55,13 +55,14 @@ class Gather:
         """
         order = np.argsort(addresses, kind="stable")
         wanted = addresses[order]
-        borders = [*np.flatnonzero(np.diff(address.shards(wanted), prepend=-1)).tolist(), len(wanted)]
+        shards, rows = address.shards(wanted), address.rows(wanted)
+        borders = [*np.flatnonzero(np.diff(shards, prepend=-1)).tolist(), len(wanted)]
         for first, last in itertools.pairwise(borders):
-            rows = address.rows(wanted[first:last])
-            batches, starts = self.batches(int(wanted[first] >> np.uint64(address.ROW_BITS)))
-            where = np.searchsorted(starts, rows, side="right") - 1
-            for a, b in itertools.pairwise([*np.flatnonzero(np.diff(where, prepend=-1)).tolist(), len(where)]):
-                yield batches[where[a]], rows[a:b] - starts[where[a]], order[first + a : first + b]
+            batches, starts = self.batches(int(shards[first]))
+            cuts = [*(np.searchsorted(rows[first:last], starts) + first).tolist(), last]
+            for batch, start, a, b in zip(batches, starts.tolist(), cuts[:-1], cuts[1:], strict=True):
+                if a < b:
+                    yield batch, rows[a:b] - start, order[a:b]
 
     def batches(self, shard: int) -> tuple[list[pa.RecordBatch], np.ndarray]:
         """The batches of a shard and the first row of each: int64[batches]."""

@@ -3,6 +3,7 @@
 Reading, computing and writing a shard happen in one worker, so nothing is shuffled and memory is one batch.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from ropewalk.transforms import batches, metrics
+from ropewalk.transforms.ahead import ahead
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.shards import ShardFolder
 
@@ -30,7 +32,7 @@ class BatchFunction(Protocol):
 
 @dataclass
 class MapShards(beam.PTransform):
-    """Shard numbers in, finished shard numbers out; writes `target`.
+    """Shard numbers in, spread over the workers as `beam.Create` does it; finished ones out; writes `target`.
 
     Attributes:
         corpus: Where to read.
@@ -40,6 +42,7 @@ class MapShards(beam.PTransform):
         target: Where to write.
         aligned: Whether the result has one row for each row read, as columns must.
         cut: Stages whose spans are cut out of the text that the function sees.
+        threads: Batches worked on at once; more than one only if the function bears it.
     """
 
     corpus: CorpusDir
@@ -49,40 +52,47 @@ class MapShards(beam.PTransform):
     target: ShardFolder
     aligned: bool = True
     cut: Sequence[str] = ()
+    threads: int = 1
 
     def expand(self, shards: beam.PCollection[int]) -> beam.PCollection[int]:
-        """Spreads the shards over workers and maps each."""
-        return shards | beam.Reshuffle() | beam.ParDo(_MapShard(self))
+        """Maps each shard."""
+        return shards | beam.ParDo(_MapShard(self))
 
 
 class _MapShard(beam.DoFn):
     def __init__(self, transform: MapShards) -> None:
         self.corpus, self.columns, self.alive = transform.corpus, transform.columns, transform.alive
         self.function, self.target, self.aligned = transform.function, transform.target, transform.aligned
-        self.cut = transform.cut
+        self.cut, self.threads = transform.cut, transform.threads
 
     def setup(self) -> None:
         self.function.setup()
 
     def process(self, shard: int) -> Iterator[int]:
         with self.target.writer(shard) as writer:
-            for batch in self.corpus.read(shard, self.columns, alive=self.alive, cut=self.cut):
-                with metrics.timed_msec(type(self.function), "batch-msec"):
-                    result, counters = self.function(batch)
-                if self.aligned and result.num_rows != batch.num_rows:
+            read = self.corpus.read(shard, self.columns, alive=self.alive, cut=self.cut)
+            for rows, result, counters, seconds in ahead(self._timed, read, self.threads):
+                if self.aligned and result.num_rows != rows:
                     name = type(self.function).__name__
-                    raise RuntimeError(f"{name} made {result.num_rows} rows of {batch.num_rows}: columns would shift")
+                    raise RuntimeError(f"{name} made {result.num_rows} rows of {rows}: columns would shift")
                 writer.write(result)
-                writer.count("docs-in", batch.num_rows)
+                writer.count("docs-in", rows)
                 for name, amount in counters.items():
                     writer.count(name, amount)
                     metrics.count(type(self.function), name, amount)
+                metrics.count(type(self.function), "batch-msec", round(seconds * 1000))
         yield shard
+
+    def _timed(self, batch: pa.RecordBatch) -> tuple[int, pa.RecordBatch, dict[str, int], float]:
+        """Rows of a batch, what the function makes of it, and the seconds that took: counters are Beam's thread's."""
+        start = time.perf_counter()
+        result, counters = self.function(batch)
+        return batch.num_rows, result, counters, time.perf_counter() - start
 
 
 @dataclass
 class ReadShards(beam.PTransform):
-    """Shard numbers in, batches out: how a shuffling stage reads the columns it needs.
+    """Shard numbers in, spread as `beam.Create` does it, batches out: how a shuffling stage reads what it needs.
 
     Attributes:
         corpus: Where to read.
@@ -95,8 +105,8 @@ class ReadShards(beam.PTransform):
     alive: Sequence[str] = ()
 
     def expand(self, shards: beam.PCollection[int]) -> beam.PCollection[pa.RecordBatch]:
-        """Spreads the shards over workers and streams each."""
-        return shards | beam.Reshuffle() | beam.ParDo(_ReadShard(self))
+        """Streams each shard."""
+        return shards | beam.ParDo(_ReadShard(self))
 
 
 class _ReadShard(beam.DoFn):
@@ -131,7 +141,7 @@ class WriteGroups(beam.PTransform):
         nothing = batches.concat([], self.schema)
         every = (
             slices.pipeline
-            | "EveryShard" >> beam.Create(list(self.pending))
+            | "EveryShard" >> beam.Create(list(self.pending), reshuffle=False)  # what follows is a shuffle
             | beam.Map(_with_empty, nothing).with_output_types(tuple[int, pa.RecordBatch])
         )
         return (slices, every) | beam.Flatten() | beam.GroupByKey() | beam.ParDo(_WriteGroup(self))

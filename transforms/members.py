@@ -45,7 +45,7 @@ class ReadApart(beam.PTransform):
         """Spreads the shards of both folders over workers and cuts their rows."""
         work = [(True, shard) for shard in range(self.labels.num_shards)]
         work += [(False, shard) for shard in range(self.edges.num_shards)]
-        return start | beam.Create(work) | beam.Reshuffle() | beam.ParDo(_ReadApart(self))
+        return start | beam.Create(work) | beam.ParDo(_ReadApart(self))
 
 
 class _ReadApart(beam.DoFn):
@@ -102,7 +102,7 @@ class ReadMembers(beam.PTransform):
         """Spreads the shards of both folders over workers; labels lie where they belong, edges are cut."""
         work = [(True, shard) for shard in self.pending]
         work += [(False, shard) for shard in range(self.located.num_shards if self.located else 0)]
-        return start | beam.Create(work) | beam.Reshuffle() | beam.ParDo(_ReadMembers(self))
+        return start | beam.Create(work) | beam.ParDo(_ReadMembers(self))
 
 
 class _ReadMembers(beam.DoFn):

@@ -211,25 +211,25 @@ class EdgesToOlder:
     def __call__(self, slices: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
         """Edges, and what the buckets looked like."""
         star = StarEdges()
+        if not self.older:
+            return star(slices)
         wanted = np.unique(slices.column("key").to_numpy())
         found = [keys.rows(wanted) for keys in self._keys]
         olds = [batch for batch, _ in found]
         edges, counters = star(pa.concat_batches([slices, *olds]))
-        if self.older:
-            first = np.uint64(min(index.first_shard for index in self.older) << 32)
-            a, b = edges.column("a").to_numpy(), edges.column("b").to_numpy()
-            wanted_edges = a < first  # the older ones are better: an edge between two of them has an old `a`
-            if self.kept_in is not None:
-                old = wanted_edges & (b >= first)
-                kept = Gather(self.kept_in, "dedup", ["keep"]).rows(b[old]).column(0)
-                wanted_edges[old] = pc.fill_null(kept, False).to_numpy(zero_copy_only=False)
-            edges = edges.filter(pa.array(wanted_edges))
-            counters |= {
-                "candidate-pairs": edges.num_rows,
-                "older-keys": sum(batch.num_rows for batch in olds),
-                "older_left_out-keys": sum(left for _, left in found),
-            }
-        return edges, counters
+        first = np.uint64(min(index.first_shard for index in self.older) << 32)
+        a, b = edges.column("a").to_numpy(), edges.column("b").to_numpy()
+        wanted_edges = a < first  # the older ones are better: an edge between two of them has an old `a`
+        if self.kept_in is not None:
+            old = wanted_edges & (b >= first)
+            kept = Gather(self.kept_in, "dedup", ["keep"]).rows(b[old]).column(0)
+            wanted_edges[old] = pc.fill_null(kept, False).to_numpy(zero_copy_only=False)
+        edges = edges.filter(pa.array(wanted_edges))
+        return edges, counters | {
+            "candidate-pairs": edges.num_rows,
+            "older-keys": sum(batch.num_rows for batch in olds),
+            "older_left_out-keys": sum(left for _, left in found),
+        }
 
 
 class _Keys:

@@ -59,8 +59,7 @@ class ReadByShard(beam.PTransform):
     def expand(self, start: beam.Pipeline) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
         """Spreads the parts of the folder over workers and cuts their rows."""
         names = start | "Shards" >> beam.Create(list(self.pending)) | beam.ParDo(_NameShard(self.folder.schema))
-        parts = start | "Parts" >> beam.Create(list(range(self.folder.num_shards)))
-        rows = parts | beam.Reshuffle() | beam.ParDo(_ReadPart(self))
+        rows = start | "Parts" >> beam.Create(list(range(self.folder.num_shards))) | beam.ParDo(_ReadPart(self))
         return (names, rows) | beam.Flatten()
 
 

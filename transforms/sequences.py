@@ -161,7 +161,8 @@ class WriteSequences(beam.PTransform):
     def expand(self, slices: beam.PCollection[tuple[int, pa.RecordBatch]]) -> beam.PCollection[int]:
         """Groups the plan by shard and writes each shard's sequences."""
         nothing = [(shard, batches.concat([], PLAN)) for shard in self.pending]
-        every = slices.pipeline | "EveryShard" >> beam.Create(nothing).with_output_types(tuple[int, pa.RecordBatch])
+        create = beam.Create(nothing, reshuffle=False).with_output_types(tuple[int, pa.RecordBatch])
+        every = slices.pipeline | "EveryShard" >> create
         return (slices, every) | beam.Flatten() | beam.GroupByKey() | beam.ParDo(_WriteSequences(self))
 
 

@@ -17,6 +17,7 @@ import xxhash
 
 from ropewalk.schemas import files
 from ropewalk.schemas.conform import conform
+from ropewalk.schemas.features import features
 from ropewalk.schemas.manifest import Shard, canonical_json
 
 HEARTBEAT_SECONDS = 0.5
@@ -214,9 +215,7 @@ class _HashingSink:
 
 def write_dataset_files(url: str, schema: pa.Schema, shards: list[Shard], key: str) -> None:
     """Writes `dataset_info.json` and `state.json`, as `Dataset.save_to_disk` lays them out."""
-    import datasets
-
-    info = {"features": datasets.Features.from_arrow_schema(schema.remove_metadata()).to_dict()}
+    info = {"features": features(schema)}
     state: dict[str, Any] = {
         "_data_files": [{"filename": shard.file} for shard in shards],
         "_fingerprint": key[:16],

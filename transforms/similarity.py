@@ -8,7 +8,7 @@ long text is compared by a share of its shingles, see `shingle_sets`. Where text
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import apache_beam as beam
 import numpy as np
@@ -16,16 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ropewalk.kernels.stars import unique_pairs
+from ropewalk.transforms.ahead import ahead
 from ropewalk.transforms.candidates import EDGES
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.gather import Gather
-from ropewalk.transforms.shingle_sets import Shingling, shingle_sets
+from ropewalk.transforms.shingle_sets import Part, Shingling, shingle_sets
 
 VERIFIED = pa.schema([*EDGES, ("similarity", pa.float32())])
 """Pairs and their similarity; NaN where it was not looked at (`verify: none`)."""
 
-CHUNK_BYTES = 16 << 20
-"""Text whose shingle sets are in memory at once; they take up to eight times as much."""
+CHUNK_BYTES = 8 << 20
+"""Text whose shingle sets a thread has in memory at once; they take up to eight times as much."""
 
 
 class Comparison(Protocol):
@@ -71,7 +72,8 @@ class PairSimilarity:
         return self._same(self._urls, a, b)
 
     def _same(self, table: Gather, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return same_rows(table.rows(a), table.rows(b))
+        both = table.rows(np.concatenate([a, b]))
+        return same_rows(both.slice(0, len(a)), both.slice(len(a)))
 
     def signature(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Share of equal signature values of each pair: uint64[n] twice -> float64[n]; 0 without a signature."""
@@ -85,9 +87,10 @@ class PairSimilarity:
     def jaccard(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Exact Jaccard similarity of the shingle sets of each pair: uint64[n] twice -> float64[n]."""
         order = np.lexsort((a, b))  # all pairs of one document in a row: its set is made once
+        a, b = a[order], b[order]
         result = np.empty(len(a), np.float64)
-        for chunk in self._chunks(a[order], b[order]):
-            result[order[chunk]] = self._chunk(a[order[chunk]], b[order[chunk]])
+        chunks = (self._open(a[chunk], b[chunk]) for chunk in self._chunks(a, b))
+        result[order] = np.concatenate([np.empty(0), *ahead(self._compare, chunks, self.threads)])
         return result
 
     def _chunks(self, a: np.ndarray, b: np.ndarray) -> Iterator[slice]:
@@ -103,11 +106,23 @@ class PairSimilarity:
             yield slice(start, stop)
             start = stop
 
-    def _chunk(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def _open(self, a: np.ndarray, b: np.ndarray) -> "_Chunk":
         places, index = np.unique(np.concatenate([a, b]), return_inverse=True)
-        parts = ((batch.column(0), rows, at) for batch, rows, at in self._texts.parts(places))
-        sets = shingle_sets(parts, len(places), self.shingling, self.threads)
-        return sets.similarity(index[: len(a)], index[len(a) :], self.threads)
+        parts = [(batch.column(0), rows, at) for batch, rows, at in self._texts.parts(places)]
+        return _Chunk(parts, len(places), index[: len(a)], index[len(a) :])
+
+    def _compare(self, chunk: "_Chunk") -> np.ndarray:
+        sets = shingle_sets(chunk.parts, chunk.count, self.shingling, self.threads)
+        return sets.similarity(chunk.left, chunk.right, self.threads)
+
+
+class _Chunk(NamedTuple):
+    """Texts where they lie, how many there are, and the pairs of them to compare, by number: int64[m] twice."""
+
+    parts: list[Part]
+    count: int
+    left: np.ndarray
+    right: np.ndarray
 
 
 def same_rows(left: pa.RecordBatch, right: pa.RecordBatch) -> np.ndarray:

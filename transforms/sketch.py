@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ropewalk.kernels import minhash, words
+from ropewalk.kernels import minhash, nfc, words
 from ropewalk.kernels.sketch import sketch
 from ropewalk.kernels.xxh64 import from_hex
 from ropewalk.transforms import utf8
@@ -130,8 +130,10 @@ class MinHash(beam.PTransform):
     threads: int = 1
 
     def setup(self) -> None:
-        """Compiles the kernel, or loads it."""
+        """Builds the tables that batches share."""
         words.table(self.normal)
+        if self.nfc:
+            nfc.table()
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
         """Sketches; rows that a column `alive` puts out get nulls."""

@@ -1,5 +1,7 @@
 """Text columns as kernels take them: one buffer of bytes and its borders, composed; kernels spread over threads."""
 
+import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -66,5 +68,13 @@ def spread(run: Callable[[int, int], None], offsets: np.ndarray, threads: int) -
         return
     goals = np.linspace(int(offsets[0]), int(offsets[-1]), threads * PIECES_PER_THREAD + 1)[1:-1]
     cuts = np.unique(np.concatenate([[0], np.searchsorted(offsets, goals), [count]])).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, cuts[:-1], cuts[1:]))
+    list(_pool(threads).map(run, cuts[:-1], cuts[1:]))
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The process' threads for kernels, the same for every caller: so many kernels run, however many ask."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads

@@ -55,7 +55,7 @@ class ReadEvidence(beam.PTransform):
         work = [(_NAMES, shard) for shard in self.pending]
         work += [(_SURVIVORS, part) for part in range(self.survivors.num_shards)]
         work += [(_EDGES, part) for part in range(self.verified.num_shards)]
-        return start | beam.Create(work) | beam.Reshuffle() | beam.ParDo(_ReadEvidence(self))
+        return start | beam.Create(work) | beam.ParDo(_ReadEvidence(self))
 
 
 class _ReadEvidence(beam.DoFn):

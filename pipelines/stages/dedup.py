@@ -104,7 +104,8 @@ def jobs(context: Context) -> Jobs:
     def sketch(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
         read = {"documents": ["id", "text", "source", "num_bytes"]}
         read["documents"] += ["url"] * config.url + ["metadata"] * bool(config.quality)
-        return pipeline | beam.Create(shards) | MapShards(corpus, read, context.alive, hasher, sketches)
+        hashed = MapShards(corpus, read, context.alive, hasher, sketches, threads=threads)
+        return pipeline | beam.Create(shards) | hashed
 
     yield Job("sketch documents", sketches, sketch)
     counters = _counters(sketches)

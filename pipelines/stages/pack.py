@@ -60,7 +60,6 @@ def jobs(context: Context) -> Jobs:
         return (
             pipeline
             | beam.Create(range(partitions))
-            | beam.Reshuffle()
             | beam.ParDo(sequences.SendPlan(plan, num_shards, shards))
             | sequences.WriteSequences(corpus, target, shards, config.loss, embedded)
         )
