@@ -105,8 +105,9 @@ def statistics() -> None:
 
 
 def copying() -> None:
-    """A planted task: windows whose second half repeats the first. Trained on it, the second half costs little; trained
-    on halves that have nothing to do with each other, as much as the first.
+    """A planted task, windows whose second half repeats the first, is learned and shows.
+
+    Trained on it, the second half costs little; trained on halves that are unrelated, as much as the first.
     """
     random = np.random.default_rng(1)
     losses = {}
