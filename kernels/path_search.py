@@ -257,8 +257,8 @@ def _path_search(order: np.ndarray, weights: np.ndarray, near: np.ndarray, kicks
         change += np.int64(weights[order[last], order[first]]) - weights[order[middle - 1], order[middle]]
         tail = head
         used = _swap(order, place, journal, 0, first, middle, last)
-        for spot in (first - 1, first, first + other - 1, first + other, last, last + 1):
-            tail = _wake(order, waits, queue, tail, spot)
+        for end in (first - 1, first, first + other - 1, first + other, last, last + 1):
+            tail = _wake(order, waits, queue, tail, end)
         head, gain, used, journal = _settle(order, place, weights, near, waits, queue, head, tail, journal, used)
         if change + gain < 0:
             for back in range(used - 1, -1, -1):

@@ -212,20 +212,20 @@ def _window_search(
                 continue
             moves += 1
             low, high, gap = best_low, best_high, best_gap
-            length = high - low + 1
+            size = high - low + 1
             first, last = _moved(order, low, high, gap, best_turned, found)
             for spot in range(first, last):
                 order[spot] = found[spot - first]
                 place[order[spot]] = spot
             # The openings between the two places move along; those within reach of either are added up anew.
             if gap <= low:
-                for spot in range(last, first + length - 1, -1):
-                    opening[:, spot] = opening[:, spot - length]
-                ends = (gap, gap + length, high + 1, high + 1)
+                for spot in range(last, first + size - 1, -1):
+                    opening[:, spot] = opening[:, spot - size]
+                ends = (gap, gap + size, high + 1, high + 1)
             else:
-                for spot in range(first, last - length + 1):
-                    opening[:, spot] = opening[:, spot + length]
-                ends = (low, low, gap - length, gap)
+                for spot in range(first, last - size + 1):
+                    opening[:, spot] = opening[:, spot + size]
+                ends = (low, low, gap - size, gap)
             if ends[2] - ends[1] <= 2 * reach:
                 _open(order, weights, pull, reach, ends[0] - reach, ends[3] + reach + 1, opening)
             else:
