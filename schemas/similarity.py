@@ -111,9 +111,19 @@ class NeighboursConfig(Settings):
 
 
 class OrderConfig(Settings):
-    """The similarity order: In-Context Pretraining's greedy path, short segments dissolved."""
+    """The similarity order: inside each cluster by `method`, then a local search."""
 
+    method: Literal["tree", "edges", "dissolve", "icp"] = "tree"
+    """`tree`: leaves of average linkage, every branch together; `edges`: greedily the most similar pairs; `icp`: greedy
+    path of In-Context Pretraining (with `search: 0`: its paper's order); `dissolve`: the same, short segments
+    dissolved."""
     neighbours: int = Field(default=10, ge=1, le=256)
-    """Nearest neighbours of a document in the graph."""
+    """Nearest neighbours of a document: edges of the graph, and beside which the local search may move it."""
     min_segment: int = Field(default=21, ge=0)
-    """Segments of the path with fewer documents are dissolved into their neighbours' places; 0: paper-faithful."""
+    """`dissolve`: segments of the path with fewer documents are dissolved into their neighbours' places."""
+    window: int = Field(default=10, ge=1, le=64)
+    """Documents ahead over which similarity counts in the local search, d places ahead by 1/d; 1: only neighbours."""
+    search: int = Field(default=4, ge=0, le=1000)
+    """Passes of the local search; with `window: 1`, kicks a document; 0: none."""
+    near_duplicate: float = Field(default=0.95, gt=0, le=1)
+    """Documents with this cosine or a larger one are near-duplicates: the local search keeps them apart."""

@@ -1,6 +1,7 @@
 """Stage `order` on laid columns: aligned ranks, chained clusters, resharding, passes."""
 
 import hashlib
+import itertools
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,15 @@ import pytest
 from ropewalk.pipelines.jobs import Engine
 from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.recipe import parse_recipe
-from ropewalk.transforms.ranks import RANKED, AlignRanks, Spans, chain, length_row, mean_pair_similarity
+from ropewalk.transforms.ranks import (
+    RANKED,
+    AlignRanks,
+    Spans,
+    chain,
+    length_row,
+    mean_pair_similarity,
+    turn_clusters,
+)  # fmt: skip
 from ropewalk.transforms.shards import ShardFolder
 
 COUNT = 300
@@ -101,18 +110,27 @@ def test_ranks_and_similarities(lay, run_stage):
     assert [row[1] is not None for row in rows] == passed.tolist()
     order = alive[np.argsort([rows[i][1] for i in alive])]
     assert [rows[i][1] for i in order] == list(range(len(alive)))
-    # Clusters are whole, and the chain goes on with the most similar centroid.
+    # Clusters are whole, no other chain has more similar centroids, and none turned around would fit better.
     seen = clusters[order][np.r_[True, np.diff(clusters[order]) != 0]]
-    assert len(seen) == 6 and seen[0] == 0
     unit = CENTRES / np.linalg.norm(CENTRES, axis=1, keepdims=True)
-    for place in range(5):
-        left = seen[place + 1 :]
-        assert seen[place + 1] == left[np.argmax(unit[left] @ unit[seen[place]])]
+    gram = unit @ unit.T
+    best = max(sum(gram[a, b] for a, b in itertools.pairwise(chain)) for chain in itertools.permutations(range(6)))
+    assert len(seen) == 6 and sum(gram[a, b] for a, b in itertools.pairwise(seen)) == pytest.approx(best, abs=1e-3)
     wide = vectors[order].astype(np.float64)
+    parts = np.split(wide, np.flatnonzero(np.diff(clusters[order])) + 1)
+    joins = [
+        sum(
+            a[-1] @ b[0] for a, b in itertools.pairwise(p[:: -1 if t else 1] for p, t in zip(parts, turns, strict=True))
+        )
+        for turns in itertools.product((False, True), repeat=6)
+    ]
+    assert joins[0] == pytest.approx(max(joins), abs=1e-6)
     expected = np.einsum("ij,ij->i", wide[1:], wide[:-1])
     assert rows[order[0]][2] is None
     np.testing.assert_array_equal([rows[i][2] for i in order[1:]], expected.astype(np.float32))
     facts, counters = manifest.facts, manifest.counters
+    assert facts["method"] == "tree" and facts["near_duplicate_pairs"] == 0
+    assert facts["window_similarity"] >= facts["window_similarity_before_search"] > 0
     assert facts["documents"] == counters["ordered-docs"] == len(alive) and facts["clusters"] == 6
     assert counters["ordered-docs"] + counters["out-docs"] == counters["docs-in"] == COUNT
     assert facts["mean_similarity"] == pytest.approx(expected.mean(), abs=1e-6)
@@ -120,6 +138,16 @@ def test_ranks_and_similarities(lay, run_stage):
     pairs = len(alive) * (len(alive) - 1)
     assert facts["mean_similarity_random"] == pytest.approx((gram.sum() - np.trace(gram)) / pairs, abs=1e-6)
     assert facts["mean_similarity"] > facts["mean_similarity_random"] + 0.2
+
+
+def test_turned_clusters_are_the_best_of_all():
+    random = np.random.default_rng(3)
+    for count in (1, 2, 5, 7):
+        joins = random.integers(-3, 4, (count - 1, 2, 2)).astype(float)
+        ways = itertools.product((0, 1), repeat=count)
+        values = [sum(joins[i, a, b] for i, (a, b) in enumerate(itertools.pairwise(way))) for way in ways]
+        turned = turn_clusters(joins).astype(int)
+        assert sum(joins[i, a, b] for i, (a, b) in enumerate(itertools.pairwise(turned))) == max(values)
 
 
 def test_sharding_and_passes_change_nothing(lay, run_stage):

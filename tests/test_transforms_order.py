@@ -73,7 +73,10 @@ def in_window(vectors):
 
 def quality(min_segment):
     vectors = topic_2k()
-    table = ordered([batch_of(vectors)], OrderBySimilarity(neighbours=10, min_segment=min_segment))
+    table = ordered(
+        [batch_of(vectors)],
+        OrderBySimilarity(method="icp" if min_segment == 0 else "dissolve", min_segment=min_segment, search=0),
+    )
     rows = 1999 - table["address"].to_numpy().astype(np.int64)
     assert sorted(rows.tolist()) == list(range(2000))
     path = vectors[rows]

@@ -8,7 +8,9 @@ BLOCK_BYTES = 64 << 20
 """Similarities held at once: bounds memory for a cluster of any size."""
 
 
-def nearest(vectors: np.ndarray, count: int, *, block_bytes: int = BLOCK_BYTES) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    vectors: np.ndarray, count: int, *, below: float = np.inf, block_bytes: int = BLOCK_BYTES
+) -> tuple[np.ndarray, np.ndarray]:
     """Nearest other rows of each row by inner product, ties to the lower row.
 
     A library search (faiss) is not used: it would be the same matrix product, but which of several equal scores it
@@ -18,6 +20,7 @@ def nearest(vectors: np.ndarray, count: int, *, block_bytes: int = BLOCK_BYTES) 
     Args:
         vectors: Unit vectors, float32[n, d].
         count: Neighbours wanted, k.
+        below: Rows as similar as this, or more, are passed over: near-duplicates.
         block_bytes: Size of the block of similarities computed at once.
 
     Returns:
@@ -29,7 +32,8 @@ def nearest(vectors: np.ndarray, count: int, *, block_bytes: int = BLOCK_BYTES) 
     similarity = np.empty((rows, count), np.float32)
     for start in range(0, rows, block):
         part = slice(start, min(start + block, rows))
-        found[part], similarity[part] = top_k(vectors[part] @ vectors.T, np.arange(part.start, part.stop), count)
+        own = np.arange(part.start, part.stop)
+        found[part], similarity[part] = top_k(vectors[part] @ vectors.T, own, count, below)
     return found, similarity
 
 

@@ -1,7 +1,8 @@
 """From the orders of single clusters to one order of the whole corpus.
 
-The clusters follow one another along a greedy path through their centroids: rank = documents of all clusters before it
-on the path + position in the cluster.
+The clusters follow one another along a path through their centroids, each turned around where that joins the documents
+at the borders better: rank = documents of all clusters before it on the path + position in the cluster, counted from
+the end that comes first.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,13 +12,13 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.kernels.greedy_path import greedy_path
 from ropewalk.kernels.mix64 import mix64
 from ropewalk.schemas import address
 from ropewalk.schemas.tables import ORDER
 from ropewalk.transforms import batches
 from ropewalk.transforms.gather import Gather
-from ropewalk.transforms.neighbours import nearest, union_graph
+from ropewalk.transforms.local_search import LocalSearch
+from ropewalk.transforms.paths import edges_path
 from ropewalk.transforms.shards import ShardFolder
 from ropewalk.transforms.vectors import to_matrix
 
@@ -25,11 +26,12 @@ CHAIN = pa.schema(
     [
         pa.field("cluster", pa.uint32(), nullable=False),
         pa.field("offset", pa.uint64(), nullable=False),
+        pa.field("turned", pa.bool_(), nullable=False),
         pa.field("prev_similarity", pa.float32()),
     ]
 )
-"""Clusters that have documents, ascending: rank of the first one, and its cosine with the last one of the cluster
-before it on the path."""
+"""Clusters that have documents, ascending: the lowest rank in it, whether its order is turned around, and the cosine of
+its first document, once turned, with the last one of the cluster before it on the path."""
 
 RANKED = pa.schema(
     [
@@ -40,9 +42,9 @@ RANKED = pa.schema(
 )
 """What is sent to a shard: its documents' ranks, and one row past its last with no rank, which says how long it is."""
 
-COMPLETE = 2048
-"""Up to so many centroids are chained along their complete graph (32 MiB of similarities); more along a sparse one."""
 CHAIN_NEIGHBOURS = 64
+CHAIN_KICKS = 16
+"""Kicks a cluster in the search for the path through the centroids: there are few clusters."""
 SAMPLE = 4096
 """Documents, about, in the sample that says how similar documents in random order are."""
 GATHER_ROWS = 8192
@@ -51,18 +53,39 @@ MILLIONTHS = 1_000_000
 
 
 def chain(centroids: np.ndarray) -> np.ndarray:
-    """Greedy path through centroids, from the first: float[k, d] -> int64[k]."""
-    count = len(centroids)
-    if count > COMPLETE:
-        path, _ = greedy_path(*union_graph(*nearest(centroids.astype(np.float32), CHAIN_NEIGHBOURS)))
-        return path
-    # float16 values multiply and add up without rounding in float64, so threads cannot change the path.
-    similarity = centroids.astype(np.float64) @ centroids.T.astype(np.float64)
-    path = np.zeros(count, np.int64)
-    for place in range(1, count):
-        similarity[:, path[place - 1]] = -np.inf
-        path[place] = np.argmax(similarity[path[place - 1]])
-    return path
+    """A path through centroids on which neighbours are alike: float[k, d] on the grid -> int64[k]."""
+    wide = centroids.astype(np.float32)
+    if len(wide) < 2:
+        return np.arange(len(wide))
+    neighbours = min(CHAIN_NEIGHBOURS, len(wide) - 1)
+    search = LocalSearch(window=1, search=CHAIN_KICKS, neighbours=neighbours, near_duplicate=np.inf)
+    return search(wide, edges_path(wide, neighbours=neighbours))[0]
+
+
+def turn_clusters(joins: np.ndarray) -> np.ndarray:
+    """Which clusters of a chain to turn around, so that the documents at the borders are most similar in sum.
+
+    A dynamic programme of two states along the chain, in float64; ties are decided for not turning.
+
+    Args:
+        joins: Cosines at each border between the last document before it and the first one after it, with
+            [border, turned before, turned after], float[k - 1, 2, 2].
+
+    Returns:
+        bool[k].
+    """
+    count = len(joins) + 1
+    best, came = np.zeros(2), np.zeros((count, 2), np.int64)
+    for border in range(count - 1):
+        through = best[:, None] + joins[border]
+        came[border + 1] = through.argmax(axis=0)
+        best = through.max(axis=0)
+    turned = np.zeros(count, bool)
+    state = int(best.argmax())
+    for cluster in range(count - 1, -1, -1):
+        turned[cluster] = state == 1
+        state = int(came[cluster, state])
+    return turned
 
 
 @dataclass(frozen=True)
@@ -120,18 +143,25 @@ def chain_clusters(spans: Spans, centroids: np.ndarray, vectors: Gather) -> pa.R
     Returns:
         `CHAIN` rows.
     """
+    if not len(spans.cluster):
+        return batches.concat([], CHAIN)
     path = chain(centroids[spans.cluster])
     offset = np.empty(len(path), np.uint64)
     offset[path] = np.cumsum(spans.size[path]) - spans.size[path]
-    similarity = np.full(len(path), np.nan, np.float32)
+    joins = np.empty((len(path) - 1, 2, 2))
     for start in range(1, len(path), GATHER_ROWS):
         here = path[start : start + GATHER_ROWS]
         before = path[start - 1 : start - 1 + len(here)]
-        a = to_matrix(vectors.rows(spans.last[before]).column(0))
-        b = to_matrix(vectors.rows(spans.first[here]).column(0))
-        similarity[here] = np.einsum("ij,ij->i", a, b, dtype=np.float64)
-    unknown = np.isnan(similarity)
-    columns = [spans.cluster, offset, pa.array(similarity, mask=unknown)]
+        # What a cluster ends with is its last document as it is, its first one turned; the other way around ahead.
+        ends = [to_matrix(vectors.rows(side[before]).column(0)) for side in (spans.last, spans.first)]
+        heads = [to_matrix(vectors.rows(side[here]).column(0)) for side in (spans.first, spans.last)]
+        for i, j in np.ndindex(2, 2):
+            joins[start - 1 : start - 1 + len(here), i, j] = np.einsum("ij,ij->i", ends[i], heads[j], dtype=np.float64)
+    state = turn_clusters(joins).astype(np.int64)
+    turned, similarity = np.zeros(len(path), bool), np.full(len(path), np.nan, np.float32)
+    turned[path] = state == 1
+    similarity[path[1:]] = joins[np.arange(len(path) - 1), state[:-1], state[1:]]
+    columns = [spans.cluster, offset, pa.array(turned), pa.array(similarity, mask=np.isnan(similarity))]
     return pa.RecordBatch.from_arrays(columns, schema=CHAIN)
 
 
@@ -172,19 +202,27 @@ class RankClusters(beam.DoFn):
         """Reads, ranks and cuts one shard."""
         clusters = self._chain.column("cluster").to_numpy()
         offsets = self._chain.column("offset").to_numpy()
+        turned = self._chain.column("turned").to_numpy(zero_copy_only=False)
         for batch in self.local.read(number):
             shard = address.shards(batch.column("address").to_numpy())
             wanted = np.isin(shard, self.pending)
             if not wanted.any():
                 continue
-            batch, shard = batch.filter(pa.array(wanted)), shard[wanted]
-            entry = np.searchsorted(clusters, batch.column("cluster").to_numpy())
-            position = batch.column("position").to_numpy()
+            # A batch holds whole clusters, each in order: the neighbours of a document are the rows beside it.
+            cluster, position = batch.column("cluster").to_numpy(), batch.column("position").to_numpy().astype(np.int64)
+            entry = np.searchsorted(clusters, cluster)
+            starts = np.flatnonzero(position == 0)
+            sizes = np.diff(np.r_[starts, len(position)])
+            turn = turned[entry]
+            place = np.where(turn, np.repeat(sizes, sizes) - 1 - position, position)
+            row = np.arange(len(position)) + turn  # a turned document follows the next one, and shares its cosine
+            similarity = batch.column("prev_similarity").take(pa.array(np.minimum(row, len(row) - 1)))
             border = self._chain.column("prev_similarity").take(pa.array(entry))
-            similarity = pa.compute.if_else(pa.array(position == 0), border, batch.column("prev_similarity"))
+            similarity = pa.compute.if_else(pa.array(place == 0), border, similarity)
             ranked = pa.RecordBatch.from_arrays(
-                [batch.column("address"), pa.array(offsets[entry] + position), similarity], schema=RANKED
-            )
+                [batch.column("address"), pa.array(offsets[entry] + place.astype(np.uint64)), similarity], schema=RANKED
+            ).filter(pa.array(wanted))
+            shard = shard[wanted]
             yield from batches.split_by_key(ranked, shard)
 
 

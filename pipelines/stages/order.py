@@ -1,7 +1,8 @@
 """Stage `order`: a rank for every document, so that similar documents follow one another.
 
-local orders: documents by cluster -> greedy path inside each cluster, short segments dissolved.
-ranks: clusters chained along their centroids -> rank and previous similarity, back at each document's row.
+local orders: documents by cluster -> an order of each cluster, improved by a local search.
+ranks: clusters chained along their centroids, each turned to fit -> rank and previous similarity, back at each
+    document's row.
 """
 
 import math
@@ -25,7 +26,7 @@ from ropewalk.transforms.order import KEYED, LOCAL, OrderBySimilarity
 from ropewalk.transforms.shards import ShardFolder
 from ropewalk.transforms.vectors import to_matrix
 
-VERSION = 1
+VERSION = 2
 READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate", "embed", "cluster", "semantic")
 
 ROW_BYTES = 560
@@ -43,7 +44,7 @@ def jobs(context: Context) -> Jobs:
     target = context.columns("order")
     centroids, _ = read_centroids(files.join(corpus.folder("cluster"), "centroids.arrow"))
     partitions = max(1, min(math.ceil(context.rows * ROW_BYTES / GROUP_BYTES), len(centroids)))
-    function = OrderBySimilarity(config.neighbours, config.min_segment, partitions)
+    function = OrderBySimilarity(**config.model_dump(), partitions=partitions)
     local = context.work("local", LOCAL, partitions)
     columns = {"documents": ["id"], "embed": ["vector"], "cluster": ["cluster"]}
     alive = context.alive
@@ -83,7 +84,9 @@ def jobs(context: Context) -> Jobs:
 
     yield Job("ranks", target, rank, max(lengths, default=0) * RANK_BYTES)
 
-    return _facts(counters, target, to_matrix(vectors.rows(np.sort(spans.sample)).column(0)))
+    return {"method": config.method} | _facts(
+        counters, target, to_matrix(vectors.rows(np.sort(spans.sample)).column(0))
+    )
 
 
 def _facts(local: dict[str, int], target: ShardFolder, sample: np.ndarray) -> dict[str, Any]:
@@ -99,6 +102,13 @@ def _facts(local: dict[str, int], target: ShardFolder, sample: np.ndarray) -> di
         "clusters": local["clusters"],
         "jumps": local["jumps"],
         "segments_dissolved": local["dissolved-segments"],
-        "mean_similarity": counters["similarity-millionths"] / ranks.MILLIONTHS / compared if compared else None,
+        "near_duplicate_pairs": local["near-duplicate-pairs"],
+        "window_similarity_before_search": _mean(local["window-before-millionths"], local["ordered-docs"]),
+        "window_similarity": _mean(local["window-after-millionths"], local["ordered-docs"]),
+        "mean_similarity": _mean(counters["similarity-millionths"], compared),
         "mean_similarity_random": None if random is None else round(random, 6),
     }
+
+
+def _mean(millionths: int, count: int) -> float | None:
+    return millionths / ranks.MILLIONTHS / count if count else None
