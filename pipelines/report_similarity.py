@@ -80,7 +80,9 @@ def _text(value: object, kind: str) -> str | None:
         return None
     if kind == "trouble" and not value:
         return None
-    text = f"{value:.3f}" if kind == "cosine" else f"{100 * value:.1f} %" if kind == "share" else f"{value:,.0f}"
+    if kind == "share":  # never rounded up to all
+        return "100 %" if value >= 1 else f"{min(100 * value, 99.9):.1f} %"
+    text = f"{value:.3f}" if kind == "cosine" else f"{value:,.0f}"
     return text.replace("-", "\u2212")
 
 
