@@ -77,7 +77,10 @@ def nearest(
                 continue
             looked += len(vectors)
             if vectors.shape[1] != len(query):
-                raise ValueError(f"shard {shard} has vectors of {vectors.shape[1]} values, the query has {len(query)}")
+                raise ValueError(
+                    f"shard {shard} has vectors of {vectors.shape[1]} values, the document's has {len(query)}: "
+                    "columns/embed is of several runs, remove it and run the recipe again"
+                )
             scores = np.vecdot(vectors, query)
             least = np.partition(scores, -count)[-count] if len(scores) > count else -np.inf
             least = max(least, best[-1].similarity) if len(best) == count else least

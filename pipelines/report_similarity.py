@@ -55,7 +55,7 @@ FACTS: dict[str, tuple[str, tuple[Fact, ...]]] = {
         Fact("window_similarity", "mean cosine inside a window", "cosine"),
         Fact("mean_similarity_random", "mean cosine of random pairs", "cosine"), Fact("jumps", "jumps"),
         Fact("segments_dissolved", "short segments dissolved"),
-        Fact("near_duplicate_pairs", "neighbours that are near copies"),
+        Fact("near_duplicate_pairs", "neighbours that are near copies", "trouble"),
     )),
 }  # fmt: skip
 """Title of each stage, and what of its facts and counters is shown if it is there."""

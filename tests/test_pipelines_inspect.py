@@ -249,6 +249,17 @@ def test_one_document_of_several_shards_with_a_bar(lay, monkeypatch):
     assert "looking" in terminal.file.getvalue() and "60/60" in terminal.file.getvalue()
 
 
+def test_vectors_of_two_runs(lay):
+    batch = testing.documents(20)
+    corpus = lay(batch.slice(0, 10), batch.slice(10))
+    lay_vectors(corpus, with_copies(10, 256), with_copies(10, 256))
+    other = ShardFolder(corpus.folder("embed"), tables.embed_table(64), 2, "test")
+    with other.writer(1) as writer:
+        writer.write(pa.RecordBatch.from_arrays([from_matrix(with_copies(10, 64), np.ones(10, bool))], names=["vector"]))
+    with pytest.raises(ValueError, match="shard 1 has vectors of 64 values, the document's has 256: .* again"):
+        similar(corpus.url, batch.column("id")[0].as_py())
+
+
 def packed(corpus: CorpusDir, layout: str) -> list[dict]:
     paths = sorted(Path(corpus.url, "sequences", layout).glob("*.arrow"))
     return [row for path in paths for batch in files.open_arrow(str(path)) for row in batch.to_pylist()]
