@@ -255,7 +255,8 @@ def test_vectors_of_two_runs(lay):
     lay_vectors(corpus, with_copies(10, 256), with_copies(10, 256))
     other = ShardFolder(corpus.folder("embed"), tables.embed_table(64), 2, "test")
     with other.writer(1) as writer:
-        writer.write(pa.RecordBatch.from_arrays([from_matrix(with_copies(10, 64), np.ones(10, bool))], names=["vector"]))
+        vectors = from_matrix(with_copies(10, 64), np.ones(10, bool))
+        writer.write(pa.RecordBatch.from_arrays([vectors], names=["vector"]))
     with pytest.raises(ValueError, match="shard 1 has vectors of 64 values, the document's has 256: .* again"):
         similar(corpus.url, batch.column("id")[0].as_py())
 
