@@ -71,13 +71,17 @@ def nearest(
             present = batch.column("vector").is_valid().to_numpy(zero_copy_only=False)
             if leave is not None:
                 present &= batch.column("address").to_numpy() != np.uint64(leave)
-            vectors = to_matrix(batch.column("vector").filter(pa.array(present)))
+            column = batch.column("vector")
+            vectors = to_matrix(column if present.all() else column.filter(pa.array(present)))
             if not len(vectors):
                 continue
             looked += len(vectors)
             if vectors.shape[1] != len(query):
-                raise ValueError(f"shard {shard} has vectors of {vectors.shape[1]} values, the query has {len(query)}")
-            scores = vectors @ query
+                raise ValueError(
+                    f"shard {shard} has vectors of {vectors.shape[1]} values, the document's has {len(query)}: "
+                    "columns/embed is of several runs, remove it and run the recipe again"
+                )
+            scores = np.vecdot(vectors, query)
             least = np.partition(scores, -count)[-count] if len(scores) > count else -np.inf
             least = max(least, best[-1].similarity) if len(best) == count else least
             chosen = scores >= least

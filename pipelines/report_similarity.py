@@ -32,6 +32,7 @@ FACTS: dict[str, tuple[str, tuple[Fact, ...]]] = {
     "embed": ("Vectors", (
         Fact("embedder", "embedder", "text"), Fact("dimensions", "dimensions"),
         Fact("embedded-docs", "documents with a vector"), Fact("zero_vector-docs", "zero vectors"),
+        Fact("reused_docs", "taken from an earlier run"), Fact("not_finite_docs", "not finite", "trouble"),
         Fact("windows_per_doc", "windows a document", "cosine"), Fact("windowed_docs", "documents of several windows"),
         Fact("mean_dispersion", "mean dispersion of their windows", "cosine"),
         Fact("length_bias", "correlation of length and mean cosine", "cosine"),
@@ -40,6 +41,7 @@ FACTS: dict[str, tuple[str, tuple[Fact, ...]]] = {
     "cluster": ("Clusters", (
         Fact("clusters", "clusters"), Fact("largest", "documents in the largest"),
         Fact("smallest", "in the smallest that has any"), Fact("empty", "empty"),
+        Fact("sharing", "share the middle of another", "trouble"),
         Fact("oversized", "larger than allowed", "trouble"), Fact("unsplittable", "could not be split", "trouble"),
     )),
     "neighbours": ("Neighbours", (
@@ -49,9 +51,11 @@ FACTS: dict[str, tuple[str, tuple[Fact, ...]]] = {
         Fact("alone", "documents without any"),
     )),
     "order": ("Order", (
-        Fact("mean_similarity", "mean cosine of neighbours in the order", "cosine"),
+        Fact("method", "method", "text"), Fact("mean_similarity", "mean cosine of neighbours in the order", "cosine"),
+        Fact("window_similarity", "mean cosine inside a window", "cosine"),
         Fact("mean_similarity_random", "mean cosine of random pairs", "cosine"), Fact("jumps", "jumps"),
         Fact("segments_dissolved", "short segments dissolved"),
+        Fact("near_duplicate_pairs", "neighbours that are near copies", "trouble"),
     )),
 }  # fmt: skip
 """Title of each stage, and what of its facts and counters is shown if it is there."""
@@ -80,7 +84,9 @@ def _text(value: object, kind: str) -> str | None:
         return None
     if kind == "trouble" and not value:
         return None
-    text = f"{value:.3f}" if kind == "cosine" else f"{100 * value:.1f} %" if kind == "share" else f"{value:,.0f}"
+    if kind == "share":  # never rounded up to all
+        return "100 %" if value >= 1 else f"{min(100 * value, 99.9):.1f} %"
+    text = f"{value:.3f}" if kind == "cosine" else f"{value:,.0f}"
     return text.replace("-", "\u2212")
 
 

@@ -72,9 +72,14 @@ def test_inspect_shows_real_rows(ran):
     assert call("inspect", "corpus", "--id", id_, cwd=folder).stdout == document.stdout
     sequence = call("inspect", "corpus", "--sequence", "0", cwd=folder)
     assert "sequence 0 of in_context-512" in sequence.stdout and "512 tokens" in sequence.stdout
-    near = call("inspect", "corpus", "--similar", id_[:10], "--count", "3", cwd=folder)
+    copy = call("inspect", "corpus", "--similar", id_[:10], cwd=folder)
+    assert copy.returncode == 2 and "put out by `dedup` before `embed`" in copy.stderr
+    kept = copy.stderr.split("it is a copy of ")[1][:32]
+    near = call("inspect", "corpus", "--similar", kept, "--count", "3", cwd=folder)
     assert near.returncode == 0, near.stderr
-    assert f"document {id_}" in near.stdout and "3 · cosine 0." in near.stdout and "4 · cosine" not in near.stdout
+    assert f"document {kept}" in near.stdout and "3 · cosine 0." in near.stdout and "4 · cosine" not in near.stdout
+    clusters = call("inspect", "corpus", "--clusters", cwd=folder)
+    assert clusters.returncode == 0 and "documents in 1 clusters" in clusters.stdout
     rejects = call("inspect", "corpus", "--rejects", cwd=folder)
     assert "in.jsonl" in rejects.stdout and "61" in rejects.stdout
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from ropewalk.pipelines import inspect_similar, joints, measure, nearest
 from ropewalk.pipelines.inspect import Inspector
+from ropewalk.pipelines.inspect_clusters import show_clusters
 from ropewalk.pipelines.inspect_similar import Similar
 from ropewalk.schemas import address, files, tables, testing
 from ropewalk.schemas.manifest import StageManifest
@@ -247,6 +249,18 @@ def test_one_document_of_several_shards_with_a_bar(lay, monkeypatch):
     assert "looking" in terminal.file.getvalue() and "60/60" in terminal.file.getvalue()
 
 
+def test_vectors_of_two_runs(lay):
+    batch = testing.documents(20)
+    corpus = lay(batch.slice(0, 10), batch.slice(10))
+    lay_vectors(corpus, with_copies(10, 256), with_copies(10, 256))
+    other = ShardFolder(corpus.folder("embed"), tables.embed_table(64), 2, "test")
+    with other.writer(1) as writer:
+        vectors = from_matrix(with_copies(10, 64), np.ones(10, bool))
+        writer.write(pa.RecordBatch.from_arrays([vectors], names=["vector"]))
+    with pytest.raises(ValueError, match="shard 1 has vectors of 64 values, the document's has 256: .* again"):
+        similar(corpus.url, batch.column("id")[0].as_py())
+
+
 def packed(corpus: CorpusDir, layout: str) -> list[dict]:
     paths = sorted(Path(corpus.url, "sequences", layout).glob("*.arrow"))
     return [row for path in paths for batch in files.open_arrow(str(path)) for row in batch.to_pylist()]
@@ -307,3 +321,53 @@ def test_names_of_manifest_are_kept(lay):
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"rows": 4}))
     with pytest.raises(RecipeError, match=r"no vectors yet.*\(The columns of embed belong to an earlier ingest"):
         similar(corpus.url, batch.column("id")[0].as_py())
+
+
+def clusters(url: str, count: int = 10) -> str:
+    return text_of(lambda console: show_clusters(CorpusDir.open(url), count, console))
+
+
+def test_clusters_are_those_of_a_loop(lay):
+    (whole, _), count = testing.topical(300), 300
+    random = np.random.default_rng(2)
+    number = [None if random.random() < 0.1 else int(random.choice([0, 2, 2, 3, 7, 7, 7])) for _ in range(count)]
+    distance = [None if c is None else float(np.float32(random.integers(2, 12) / 16)) for c in number]  # many ties
+    columns = pa.RecordBatch.from_pydict({"cluster": number, "distance": distance}, schema=tables.CLUSTER)
+    mixed = np.random.default_rng(1).permutation(count)
+    orders = [[np.arange(count)], np.split(mixed, [70, 71])]
+    texts = []
+    for name, parts in zip(("one", "three"), orders, strict=True):
+        corpus = lay(*(whole.take(pa.array(part)) for part in parts), name=name)
+        lay_table(corpus, "columns/cluster", tables.CLUSTER, [columns.take(pa.array(part)) for part in parts])
+        lay_terms(corpus, {2: ["two", HOSTILE], 7: ["seven"]})
+        texts.append(clusters(corpus.url))
+        assert "the 1 largest" in clusters(corpus.url, 1)
+    assert texts[0] == texts[1]
+    ids, sizes = whole.column("id").to_pylist(), Counter(c for c in number if c is not None)
+    assert f"{sum(sizes.values())} documents in 4 clusters\n" in texts[0]
+    order = sorted(sizes, key=lambda c: (-sizes[c], c))
+    blocks = re.split(r"^cluster ", texts[0], flags=re.M)[1:]
+    assert [int(block.split()[0]) for block in blocks] == order
+    for cluster, block in zip(order, blocks, strict=True):
+        rows = [i for i in range(count) if number[i] == cluster]
+        mean = 1 - sum(distance[i] for i in rows) / len(rows)
+        assert f"{len(rows)} documents, {len(rows) / sum(sizes.values()):.1%} · mean cosine" in block
+        assert f"with its centroid {mean:.3f}" in block
+        best = sorted(rows, key=lambda i: (distance[i], ids[i]))[:3]
+        assert re.findall(r"^  (\S+)  (\w{32})", block, re.M) == [(f"{1 - distance[i]:.3f}", ids[i]) for i in best]
+        assert ("\nseven\n" in block) == (cluster == 7)
+    assert "\x1b" not in texts[0] and "[red]not red[/] �[31m�" in texts[0]
+
+
+def test_no_clusters_are_said(lay_walk):
+    corpus = lay_walk([testing.topical(30)[0]], [testing.topical(30)[1]])
+    shutil.rmtree(Path(corpus.url, "columns", "cluster"))
+    with pytest.raises(RecipeError, match="no clusters yet: run the recipe up to `cluster`"):
+        clusters(corpus.url)
+
+
+def test_no_document_in_a_cluster(lay):
+    corpus = lay(testing.documents(4))
+    none = pa.RecordBatch.from_pydict({"cluster": [None] * 4, "distance": [None] * 4}, schema=tables.CLUSTER)
+    lay_table(corpus, "columns/cluster", tables.CLUSTER, [none])
+    assert clusters(corpus.url) == "0 documents in 0 clusters\n"

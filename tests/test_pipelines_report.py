@@ -535,14 +535,16 @@ def test_facts_of_similarity_are_shown_as_far_as_known(lay_walk):
                   facts={"embedder": script, "dimensions": [256], "length_bias": -0.25, "unheard_of": 7})  # fmt: skip
     edit_manifest(corpus, "columns/cluster", facts={"clusters": 6, "empty": None, "largest": "many", "oversized": 0,
                                                     "unsplittable": 3, "smallest": float("nan")})  # fmt: skip
+    edit_manifest(corpus, "columns/neighbours", facts={"recall_at_k": 0.99999, "recall_sample": 512, "alone": "none"})
     edit_manifest(corpus, "columns/order", facts={"mean_similarity": 0.5, "jumps": True})
     page = write(corpus)
     found = {row["data-fact"]: row["data-value"] for row in page.rows if "data-fact" in row}
     assert found == {
         "embed.embedder": script, "embed.embedded-docs": "1234", "embed.zero_vector-docs": "0",
         "embed.length_bias": "-0.25", "cluster.clusters": "6", "cluster.unsplittable": "3",
-        "order.mean_similarity": "0.5",
+        "neighbours.recall_at_k": "0.99999", "neighbours.recall_sample": "512", "order.mean_similarity": "0.5",
     }  # fmt: skip
+    assert "99.9 % of the true neighbours found" in page.text
     assert "1,234 documents with a vector" in page.text and "−0.250 correlation of length" in page.text
     windows = {row["data-window"]: None for row in page.rows if "data-window" in row}
     assert list(windows) == ["in_context-512", "random-512"]
@@ -553,7 +555,7 @@ def test_facts_of_similarity_are_shown_as_far_as_known(lay_walk):
     assert page.figures("window-mean") == pytest.approx(means, rel=1e-6)
     assert page.figures("window-lift")[0] == pytest.approx(means[0] - means[1], abs=1e-6)
     assert page.figures("window-lift")[1] == pytest.approx(means[1] - page.figures("random-mean")[0], abs=1e-6)
-    for stage in ("embed", "cluster", "order"):
+    for stage in ("embed", "cluster", "neighbours", "order"):
         edit_manifest(corpus, f"columns/{stage}", facts={}, counters={})
     page = write(corpus)
     assert not [row for row in page.rows if "data-fact" in row] and page.figures("window-mean")
