@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ropewalk.pipelines import corpus as walk
+from ropewalk.pipelines import plan
 from ropewalk.pipelines.jobs import Engine
-from ropewalk.schemas import files, testing
+from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.recipe import parse_recipe
+from ropewalk.schemas.similarity import EmbedConfig
+from ropewalk.transforms import vectors
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.embedders import load
 from ropewalk.transforms.embedders.encoder import EmbedderError
@@ -248,3 +252,25 @@ def test_every_collection_of_the_search_has_a_type(tmp_path):
     pipeline.visit(Kinds())
     assert len(Kinds.found) > 5
     assert [label for label, kind in Kinds.found if kind in (None, beam.typehints.Any)] == []
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize(("embedder", "width"), [("lexical", 256), ("static", 256), ("minilm", 384)])
+def test_the_plan_knows_the_size_of_the_columns(embedder, width, centre):
+    other = embedder != "lexical"
+    schema = tables.embed_table(width, reusable="x" if other else None, windowed=embedder == "minilm", centred=centre)
+    values = {
+        "dispersion": pa.array(np.zeros(100, np.float32)), "num_windows": pa.array(np.zeros(100, np.uint32)),
+        "text_hash": pa.array(["0" * 32] * 100),
+    }  # fmt: skip
+    matrix = vectors.from_matrix(np.zeros((100, width), np.float16), np.ones(100, bool))
+    batch = pa.RecordBatch.from_arrays([values.get(field.name, matrix) for field in schema], schema=schema)
+    planned = plan.vector_bytes(EmbedConfig(embedder=embedder, centre=centre))
+    assert planned[0] == 2 * width and abs(planned[1] - batch.nbytes / 100) < 1
+    assert 2 * planned[0] <= 2048  # a vector and the one of the first window: at most 1 KiB each
+
+
+def test_the_plan_counts_windows():
+    config = EmbedConfig(embedder="minilm", max_windows=4)
+    assert plan.windows(EmbedConfig(), 10, 10**6) is None
+    assert plan.windows(config, 10, 10**9) == 40 and plan.windows(config, 10, 900) == 11
