@@ -15,6 +15,8 @@ from ropewalk.pipelines.stages.dedup import bands_and_rows
 from ropewalk.pipelines.terminal import shown, size
 from ropewalk.schemas.dedup import DedupConfig
 from ropewalk.schemas.recipe import Recipe
+from ropewalk.schemas.similarity import EmbedConfig
+from ropewalk.schemas.tables import MAX_DIMENSIONS, VECTOR_DIMENSIONS
 from ropewalk.transforms.corpus_dir import CorpusDir
 
 BYTES_PER_DOCUMENT = 4_000
@@ -24,7 +26,8 @@ BYTES_PER_TOKEN = 4
 BYTES_PER_UNIT = 60
 """Assumed length of a paragraph, line or the distance of two fingerprints."""
 UNIT_BYTES = 28
-VECTOR_BYTES = 512
+WINDOW_BYTES = 900
+"""Assumed text in a window of an encoder, overlap taken off."""
 EDGE_BYTES = 24
 LINK_BYTES = 20
 
@@ -53,6 +56,7 @@ def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
     reads_text = recipe.filter and (recipe.filter.rules or recipe.filter.languages is not None)
     units = text_bytes // BYTES_PER_UNIT
     cells, links = (recipe.neighbours.cells, recipe.neighbours.count * LINK_BYTES) if recipe.neighbours else (0, 0)
+    vector, columns = vector_bytes(recipe.embed or EmbedConfig())
     known = {
         "ingest": Cost(text_bytes, 0, text_bytes),
         "filter": Cost(text_bytes if reads_text else 4 * documents, 0, 2 * documents),
@@ -60,15 +64,15 @@ def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
         "passages": Cost(text_bytes, units * UNIT_BYTES, documents * 24),
         "decontaminate": Cost(text_bytes, 0, documents * 24),
         "tokenize": Cost(text_bytes, 0, tokens * BYTES_PER_TOKEN),
-        "embed": Cost(text_bytes, 0, documents * VECTOR_BYTES),
-        "cluster": Cost(documents * VECTOR_BYTES, 0, documents * 8),
-        "semantic": Cost(documents * VECTOR_BYTES, documents * (VECTOR_BYTES + 40), documents * 24),
+        "embed": Cost(text_bytes, 0, documents * columns),
+        "cluster": Cost(documents * vector, 0, documents * 8),
+        "semantic": Cost(documents * vector, documents * (vector + 40), documents * 24),
         "neighbours": Cost(
-            documents * VECTOR_BYTES * 2 + documents * links,
-            documents * cells * (VECTOR_BYTES + 60) + documents * (cells + 1) * links,
+            documents * vector * 2 + documents * links,
+            documents * cells * (vector + 60) + documents * (cells + 1) * links,
             documents * (cells + 2) * links,
         ),
-        "order": Cost(documents * VECTOR_BYTES, documents * (VECTOR_BYTES + 52), documents * 12),
+        "order": Cost(documents * vector, documents * (vector + 52), documents * 12),
         "report": Cost(documents * 600, 0, 2_000_000),
     }
     found = {}
@@ -76,6 +80,24 @@ def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
         pack = Cost(tokens * BYTES_PER_TOKEN, 0, tokens * BYTES_PER_TOKEN)
         found[name] = pack if name.startswith("pack ") else known[name]
     return found
+
+
+def vector_bytes(config: EmbedConfig) -> tuple[int, int]:
+    """Size of a document's vector, and of all its columns of `embed`."""
+    width = {"lexical": VECTOR_DIMENSIONS, "static": VECTOR_DIMENSIONS, "minilm": 384}.get(
+        config.embedder, MAX_DIMENSIONS
+    )
+    vector = 2 * min(config.dimensions or width, width)
+    if config.embedder == "lexical":
+        return vector, vector * (1 + config.centre)
+    return vector, vector * (1 + config.centre) + 36 + (0 if config.embedder == "static" else vector + 8)
+
+
+def windows(config: EmbedConfig, documents: int, text_bytes: int) -> int | None:
+    """Windows to encode, about: what can be reused is not known before; none: there is no encoder."""
+    if config.embedder in ("lexical", "static"):
+        return None
+    return min(documents * config.max_windows, documents + text_bytes // WINDOW_BYTES)
 
 
 def show_plan(recipe: Recipe, console: Console) -> None:
@@ -113,6 +135,11 @@ def show_plan(recipe: Recipe, console: Console) -> None:
             name, state, size(cost.read), shuffled[0], size(cost.written), shuffled[1], style="dim" if done else ""
         )
     console.print(table)
+    encoded = windows(recipe.embed, documents, text) if recipe.embed else None
+    if encoded is not None:
+        console.print(
+            f"embed: about {encoded:,} windows go through the encoder, less those of texts that were embedded before"
+        )
     if recipe.dedup and recipe.dedup.near:
         console.print(curve(recipe.dedup))
     console.print(f"A pass of a local shuffle holds at most {recipe.memory_mb} MB (`memory_mb`). Nothing was run.")

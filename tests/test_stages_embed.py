@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ropewalk.pipelines import corpus as walk
+from ropewalk.pipelines import plan
 from ropewalk.pipelines.jobs import Engine
-from ropewalk.schemas import files, testing
+from ropewalk.schemas import files, tables, testing
 from ropewalk.schemas.recipe import parse_recipe
+from ropewalk.schemas.similarity import EmbedConfig
+from ropewalk.transforms import vectors
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.embedders import load
 from ropewalk.transforms.embedders.encoder import EmbedderError
@@ -192,3 +196,81 @@ def test_bad_vectors_and_copies_reach_the_sequences(tmp_path, count):
     packed = datasets.load_from_disk(str(tmp_path / "out/sequences/in_context-64"))
     assert sum(start == 0 for row in packed for start in row["doc_starts"]) == documents
     assert sum(packed["num_tokens"]) == outcome.stages["tokenize"].counters["tokens"]
+
+
+def test_lexical_vectors_are_centred_too(lay, run_stage):
+    documents = testing.of_texts([*words(40, 1), *words(40, 2, longest=900)])
+    made = parse_recipe({"output": "x", "input": "x", **OFF, "filter": False, "embed": {"centre": True}})
+    found = []
+    for number, order in enumerate((np.arange(80), np.random.default_rng(0).permutation(80))):
+        shuffled = documents.take(order)
+        corpus = lay(
+            *(shuffled.slice(a, 80 // (number + 1)) for a in range(0, 80, 80 // (number + 1))), name=f"c{number}"
+        )
+        manifest = run_stage(corpus, made, "embed")
+        rows = datasets.concatenate_datasets(
+            [datasets.load_from_disk(corpus.folder(name)) for name in ("documents", "embed")], axis=1
+        )
+        found.append(
+            ({row["id"]: (row["vector"], row["raw_vector"]) for row in rows}, manifest.counters, manifest.facts)
+        )
+    assert found[0] == found[1]
+    assert found[0][1]["embedded-docs"] == 80 and "reused_docs" not in found[0][2]
+    vectors, raw = (np.array(part) for part in zip(*found[0][0].values(), strict=True))
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 0.01 and not np.array_equal(vectors, raw)
+
+
+def test_force_embeds_all_again(tmp_path):
+    write(tmp_path / "in", "a.jsonl", words(10, 1))
+    run(tmp_path)
+    CALLS.clear()
+    run(tmp_path)
+    assert CALLS == []
+    recipe = {"output": str(tmp_path / "out"), "input": {"path": str(tmp_path / "in" / "*.jsonl")}, **OFF}
+    recipe |= {"filter": {"min_chars": 20}, "embed": {"embedder": "minilm"}, "ingest": {"shard_bytes": 4000}}
+    walk.run(parse_recipe(recipe), Engine(), first="embed", until="embed", force=True)
+    assert len(CALLS) >= 10
+
+
+def test_every_collection_of_the_search_has_a_type(tmp_path):
+    """As `test_pipeline_types` for the stages: `Any` would be pickled."""
+    import apache_beam as beam
+    from apache_beam.pipeline import PipelineVisitor
+
+    from ropewalk.transforms.earlier_vectors import MATCHES, EarlierVectors, FindEarlier
+    from ropewalk.transforms.shards import ShardFolder
+
+    class Kinds(PipelineVisitor):
+        found = []
+
+        def visit_transform(self, node):
+            self.found += [(node.full_label, output.element_type) for output in node.outputs.values()]
+
+    earlier = EarlierVectors(CorpusDir(str(tmp_path), ("a",)), ("0.arrow",), ShardFolder("x", MATCHES, 1, "k"))
+    pipeline = beam.Pipeline(runner="apache_beam.runners.portability.fn_api_runner.FnApiRunner")
+    pipeline | FindEarlier(earlier, [], [], [0], 4)
+    pipeline.visit(Kinds())
+    assert len(Kinds.found) > 5
+    assert [label for label, kind in Kinds.found if kind in (None, beam.typehints.Any)] == []
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize(("embedder", "width"), [("lexical", 256), ("static", 256), ("minilm", 384)])
+def test_the_plan_knows_the_size_of_the_columns(embedder, width, centre):
+    other = embedder != "lexical"
+    schema = tables.embed_table(width, reusable="x" if other else None, windowed=embedder == "minilm", centred=centre)
+    values = {
+        "dispersion": pa.array(np.zeros(100, np.float32)), "num_windows": pa.array(np.zeros(100, np.uint32)),
+        "text_hash": pa.array(["0" * 32] * 100),
+    }  # fmt: skip
+    matrix = vectors.from_matrix(np.zeros((100, width), np.float16), np.ones(100, bool))
+    batch = pa.RecordBatch.from_arrays([values.get(field.name, matrix) for field in schema], schema=schema)
+    planned = plan.vector_bytes(EmbedConfig(embedder=embedder, centre=centre))
+    assert planned[0] == 2 * width and abs(planned[1] - batch.nbytes / 100) < 1
+    assert 2 * planned[0] <= 2048  # a vector and the one of the first window: at most 1 KiB each
+
+
+def test_the_plan_counts_windows():
+    config = EmbedConfig(embedder="minilm", max_windows=4)
+    assert plan.windows(EmbedConfig(), 10, 10**6) is None
+    assert plan.windows(config, 10, 10**9) == 40 and plan.windows(config, 10, 900) == 11

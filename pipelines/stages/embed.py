@@ -68,6 +68,7 @@ def jobs(context: Context) -> Jobs:
     yield Job("embed", made, build)
     counters = add_counters([shard.counters for shard in made.done().values()])
     facts |= {"embedder": embedder.name, "fingerprint": embedder.fingerprint, "dimensions": embedder.dimensions}
+    facts |= {"reused_docs": counters["reused-docs"]} if embedder.reusable else {}
     facts |= _window_facts(counters) if embedder.windowed else {}
     if not config.centre and config.embedder == LEXICAL:
         return facts
@@ -166,5 +167,6 @@ def _window_facts(counters: dict[str, int]) -> dict[str, Any]:
         "windows_per_doc": round(counters["windows"] / documents, 3) if documents else None,
         "windowed_docs": long,
         "most_windows_docs": counters["most_windows-docs"],
+        "not_finite_docs": counters["not_finite_vector-docs"],
         "mean_dispersion": round(counters["dispersion-millionths"] / 1e6 / long, 6) if long else None,
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from ropewalk.transforms.embedders.encoder import EmbedderError, Pieces, equal_lengths
 
-INSTALL = "pip install 'ropewalk[local]'"
+INSTALL = "pip install 'ropewalk[minilm]'"
 BATCH = 8
 """Windows in one request: larger ones are no faster."""
 Precision = Literal["f32", "bf16"]

@@ -52,9 +52,7 @@ class Vllm:
         """`hidden_size` of the model's config.json: known without loading the model."""
         width = model_files.find(self.model).json("config.json").get("hidden_size")
         if not width:
-            raise EmbedderError(
-                f"embed.model {self.model}: no hidden_size in its config.json: no model vLLM embeds with"
-            )
+            raise EmbedderError(f"embed.model {self.model}: its config.json has no hidden_size")
         return int(width)
 
     @property
