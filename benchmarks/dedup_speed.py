@@ -1,6 +1,7 @@
 """Speed of near-duplicate removal, side by side in one run: `dedup`, datatrove, text-dedup, data-juicer, rensa.
 
     .venv/bin/python benchmarks/dedup_speed.py --envs build/peers        # 1 GB; about 7 minutes on 2 cores
+    .venv/bin/python benchmarks/dedup_speed.py --tools                   # ours alone; about 1 minute
 
 Ropewalk: the stage `dedup` at its defaults (reads Arrow, writes the verdict columns) as its `stage.json` measured it,
 on the first files of a corpus of `make_corpus.py`, about 0.1, 0.3 and 1 GB; and ingest before it, as the other tools
@@ -12,11 +13,15 @@ many as they finish in a quarter of a minute or so. `mb_per_second` is without s
 has more than the smaller, divided by what it takes longer. `mb_per_second_with_start` counts all. The ratios take the
 former, the better for them.
 
+Without other tools, the last run beside them stays in the results under `side_by_side`, with its own machine and its
+own figures of ours: only those compare with the tools'.
+
 MB are 10^6 bytes of JSONL for everybody, so that the figures compare. Page cache warm, nothing synced. Medians.
 """
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -176,6 +181,14 @@ def measure_peer(python: Path, tool: str, files: list[Path], mb: float, scratch:
     }
 
 
+def side_by_side(results: Path) -> dict[str, Any] | None:
+    """The last run beside other tools that a file of results knows."""
+    if not results.exists():
+        return None
+    old: dict[str, Any] = json.loads(results.read_text())
+    return old if "others" in old else old["side_by_side"]
+
+
 def print_table(result: dict[str, Any]) -> None:
     """A line a measurement."""
     print(f"\n{'':36}{'MB':>8}{'seconds':>9}{'MB/s':>9}{'peak MB':>9}{'ours is':>9}")
@@ -189,7 +202,7 @@ def print_table(result: dict[str, Any]) -> None:
         run = one["dedup"]
         print(f"{'ropewalk: dedup':36}{one['jsonl_mb']:8.0f}{run['seconds']:9.2f}", end="")
         print(f"{run['mb_per_second']:9.1f}{run['peak_memory_mb']:9.0f}")
-    for tool, one in result["others"].items():
+    for tool, one in result.get("others", {}).items():
         large = one["runs"][-1]
         print(f"{tool:36}{large['jsonl_mb']:8.1f}{large['seconds']:9.2f}", end="")
         print(f"{one['mb_per_second']:9.2f}{one['peak_memory_mb']:9.0f}{one['ours_is_times']:8.0f}x")
@@ -204,6 +217,7 @@ def main() -> None:
     parser.add_argument("--tools", nargs="*", choices=ENVIRONMENTS, default=list(ENVIRONMENTS))
     parser.add_argument("--peer-scale", type=float, default=1, help="factor to the size of the others' inputs")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--conditions", default="", help="what else ran, for the results")
     parser.add_argument("--scratch", type=Path, default=HERE.parent / "build" / "dedup")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "dedup_speed.json")
     args, extra = parser.parse_known_args()
@@ -228,6 +242,8 @@ def main() -> None:
         "what": "near-duplicate removal side by side; see benchmarks/dedup_speed.py",
         **machine({}),
         "command_flags": " ".join(extra),
+        "conditions": args.conditions,
+        "load": [round(load, 1) for load in os.getloadavg()],
         "ropewalk": ours,
         "floor": measure_floor(opened, args.repeat),
         "signatures": measure_sketch(opened, args.repeat),
@@ -241,6 +257,9 @@ def main() -> None:
         result["others"][tool] = one
         print(f"{tool}: {one['mb_per_second']:.2f} MB/s", flush=True)
     shutil.rmtree(args.scratch / "subset", ignore_errors=True)
+    if not pythons:
+        del result["others"]
+        result["side_by_side"] = side_by_side(args.results)
     print_table(result)
     args.results.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -16,12 +16,18 @@ PIECES_PER_THREAD = 4
 
 
 def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes and borders of a column without nulls, no copy: uint8[any], int64[n + 1]; text i is `[i]` to `[i + 1]`."""
+    """Bytes and borders of a column without nulls, no copy: uint8[any], int64[n + 1]; text i is `[i]` to `[i + 1]`.
+
+    Both are read-only, also where the column's memory is not: numba compiles every kernel anew for arrays that are not.
+    """
     _, borders, data = texts.buffers()
     if len(texts) == 0 or data is None:
-        return np.zeros(1, np.uint8), np.zeros(len(texts) + 1, np.int64)
-    offsets = np.frombuffer(borders, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return np.frombuffer(data, np.uint8), offsets
+        found, offsets = np.zeros(1, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    else:
+        offsets = np.frombuffer(borders, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        found = np.frombuffer(data, np.uint8)
+    found.flags.writeable = offsets.flags.writeable = False
+    return found, offsets
 
 
 def composed(texts: pa.LargeStringArray) -> pa.LargeStringArray:
