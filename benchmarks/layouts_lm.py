@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from machine import machine
 
@@ -43,11 +44,9 @@ from ropewalk.kernels.mix64 import mix64
 from ropewalk.transforms.layouts import in_context
 
 ROPEWALK = Path(sys.executable).with_name("ropewalk")
-VOCABULARY = 8192
 END = "<|endoftext|>"
-SMALLEST, LARGEST = 200, 200_000  # bytes of a document
+SMALLEST = 200  # bytes of a document
 HELD_GROUPS, HELD_DOCUMENTS = 0.08, 0.06  # shares of groups, and of the documents of the others
-LENGTHS = (4096, 8192)
 OPEN_BINS, FEW_BINS = 10, 2
 DEDUP: dict[str, Any] = {"threshold": 0.5, "bands": None, "rows": None, "recall": 0.95, "max_source_share": 1.0}
 """Stricter than the default, as a copy that is held out and trained on would spoil everything."""
@@ -97,7 +96,7 @@ def unit(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def pool(extra: Path | None, group_bytes: int) -> Iterator[dict[str, str]]:
+def pool(extra: Path | None, group_bytes: int, largest: int) -> Iterator[dict[str, str]]:
     """The documents, in the order of their hashed keys; exact repeats left to `dedup`."""
     found: dict[str, tuple[str, str, Path]] = {}
     for source, folders in sources(extra).items():
@@ -118,7 +117,7 @@ def pool(extra: Path | None, group_bytes: int) -> Iterator[dict[str, str]]:
         except (UnicodeDecodeError, OSError, EOFError):
             continue
         size = len(text.encode())
-        if SMALLEST <= size <= LARGEST and taken[group] + size <= group_bytes:
+        if SMALLEST <= size <= largest and taken[group] + size <= group_bytes:
             taken[group] += size
             yield {"id": key, "text": text, "group": group, "kind": source}
 
@@ -193,23 +192,23 @@ def split(folder: Path, corpus: Path, max_chars: int) -> dict[str, Any]:
         "groups": {name: len({r["group"] for r in records}) for name, records in parts.items()},
         "train_kinds": dict(collections.Counter(r["kind"] for r in parts["train"])),
         "mean_chars": {
-            name: round(float(np.mean([len(r["text"]) for r in records]))) for name, records in parts.items()
+            name: round(float(np.mean([len(r["text"]) for r in records]))) for name, records in parts.items() if records
         },
     }
 
 
-def make_tokenizer(folder: Path) -> Path:
+def make_tokenizer(folder: Path, vocabulary: int) -> Path:
     """A byte-level BPE of the training documents."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    path = folder / "tokenizer.json"
+    path = folder / f"tokenizer-{vocabulary}.json"
     if not path.exists():
         tokenizer = tokenizers.Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
+            vocab_size=vocabulary,
             special_tokens=[END],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -221,39 +220,30 @@ def make_tokenizer(folder: Path) -> Path:
 
 
 def leaks(corpora: dict[str, Path], folder: Path) -> dict[str, Any]:
-    """Copies of held-out documents among the training documents, by `dedup` against their indexes.
+    """Removes copies of held-out documents from the training documents, by `dedup` against their indexes.
 
-    That the check finds copies at all is seen by planting one held-out document in forty among them.
+    There are few, as `dedup` has seen all documents together before. That the check finds copies at all is seen by
+    planting one held-out document in forty.
     """
-    with (folder / "train.jsonl").open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
-    planted = 0
+    train = [json.loads(line) for line in (folder / "train.jsonl").open(encoding="utf-8")]
+    planted = []
     for name in corpora:
         with (folder / f"{name}.jsonl").open(encoding="utf-8") as lines:
-            for line in itertools.islice(lines, 0, None, 40):
-                record = json.loads(line)
-                records.append(
-                    record
-                    | {
-                        "id": "planted " + record["id"],
-                        "kind": "planted",
-                        "text": record["text"] + "\nA planted copy.\n",
-                    }
-                )
-                planted += 1
-    write_jsonl(folder / "train-check.jsonl", records)
-    settings = NOTHING | {"tokenize": False}
-    corpus = ropewalk(
-        folder, "train-check", dedup=DEDUP | {"against": [str(c) for c in corpora.values()]}, **settings
-    )  # fmt: skip
-    columns = table(corpus, "dedup")
-    gone = [m for m, k in zip(columns["metadata"].to_pylist(), columns["keep"].to_pylist(), strict=True) if k is False]
-    found = sum('"planted"' in m for m in gone)
+            for record in map(json.loads, itertools.islice(lines, 0, None, 40)):
+                text = record["text"] + "\nA planted copy.\n"
+                planted.append(record | {"id": "planted " + record["id"], "text": text})
+    checked = [record | {"place": str(place)} for place, record in enumerate(train + planted)]
+    write_jsonl(folder / "train-check.jsonl", checked)
+    against = DEDUP | {"against": [str(corpus) for corpus in corpora.values()]}
+    columns = table(ropewalk(folder, "train-check", dedup=against, **NOTHING, tokenize=False), "dedup")
+    dropped = columns["metadata"].filter(pc.equal(columns["keep"], False)).to_pylist()
+    gone = {int(json.loads(metadata)["place"]) for metadata in dropped}
+    write_jsonl(folder / "train.jsonl", [record for place, record in enumerate(train) if place not in gone])
     return {
-        "checked": len(records) - planted,
-        "copies_found": len(gone) - found,
-        "planted": planted,
-        "planted_found": found,
+        "checked": len(train),
+        "copies_removed": sum(place < len(train) for place in gone),
+        "planted": len(planted),
+        "planted_found": sum(place >= len(train) for place in gone),
     }
 
 
@@ -387,25 +377,25 @@ def in_window(plan: dict[str, np.ndarray], documents: dict[str, Any]) -> dict[st
     return {name: round(value, 4) for name, value in facts.items()}
 
 
-def export(folder: Path, corpora: dict[str, Path], facts: dict[str, Any]) -> None:
+def export(folder: Path, corpora: dict[str, Path], lengths: list[int], vocabulary: int, facts: dict[str, Any]) -> None:
     """Writes `data.npz` and `facts.json`."""
     arrays: dict[str, np.ndarray] = {}
     for name, corpus in corpora.items():
         documents = documents_of(corpus)
-        if max(documents["lengths"]) >= 2**31 or documents["tokens"].max() >= VOCABULARY:
+        if max(documents["lengths"]) >= 2**31 or documents["tokens"].max() >= vocabulary:
             raise SystemExit(f"{name}: tokens or lengths out of range")
         if name == "long":  # only its windows are needed
-            enough = np.flatnonzero(documents["lengths"] >= max(LENGTHS))
+            enough = np.flatnonzero(documents["lengths"] >= max(lengths))
             chosen = np.sort(np.random.default_rng(4).permutation(enough)[:192])
             first = np.r_[0, np.cumsum(documents["lengths"])]
-            arrays["long/windows"] = np.stack([documents["tokens"][first[i] : first[i] + max(LENGTHS)] for i in chosen])
+            arrays["long/windows"] = np.stack([documents["tokens"][first[i] : first[i] + max(lengths)] for i in chosen])
             facts["long_windows"] = len(chosen)
             facts["long_seen"] = seen(arrays["train/tokens"], arrays["long/windows"].ravel())
             continue
         arrays[f"{name}/tokens"] = documents["tokens"]
         arrays[f"{name}/lengths"] = documents["lengths"].astype(np.int32)
         facts[f"{name}_tokens"] = int(documents["lengths"].sum())
-        for length in LENGTHS:
+        for length in lengths:
             plans = {
                 layout: plan_of(corpus, layout, length, documents) for layout in ("in_context", "random", "concat")
             }
@@ -426,7 +416,7 @@ def export(folder: Path, corpora: dict[str, Path], facts: dict[str, Any]) -> Non
             facts[f"{name}_nearest_cosine"] = round(float(near["cosine"][:, 0].mean()), 3)
             arrays |= {f"{name}/{key}": values for key, values in near.items() if key != "cosine"}
     np.savez_compressed(folder / "data.npz", **arrays)
-    facts["vocabulary"] = VOCABULARY
+    facts["vocabulary"] = vocabulary
     facts["data_sha256"] = hashlib.sha256((folder / "data.npz").read_bytes()).hexdigest()
     facts["data_bytes"] = (folder / "data.npz").stat().st_size
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
@@ -440,26 +430,31 @@ def main() -> None:
     parser.add_argument("--extra", type=Path, help="site-packages of another environment, for more Python")
     parser.add_argument("--group-mb", type=float, default=4.0, help="text of one group, in MB, at most")
     parser.add_argument("--max-chars", type=int, default=12_000, help="longest training document, in codepoints")
+    parser.add_argument("--largest", type=int, default=200_000, help="largest document of all, in bytes")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 8192], help="tokens of a window")
+    parser.add_argument("--vocabulary", type=int, default=8192)
     args = parser.parse_args()
     work = args.work.resolve()
     args.folder.mkdir(parents=True, exist_ok=True)
-    print(f"{write_jsonl(work / 'pool.jsonl', pool(args.extra, int(args.group_mb * 1e6)))} documents", flush=True)
+    print(f"{write_jsonl(work / 'pool.jsonl', pool(args.extra, int(args.group_mb * 1e6), args.largest))} documents", flush=True)
     everything = ropewalk(work, "pool", dedup=DEDUP, **(NOTHING | {"tokenize": False}))
-    facts: dict[str, Any] = {"machine": machine({}), "lengths": LENGTHS, "max_chars": args.max_chars}
+    facts: dict[str, Any] = {"machine": machine({}), "lengths": args.lengths, "max_chars": args.max_chars}
     facts |= split(work, everything, args.max_chars)
     print(json.dumps(facts), flush=True)
-    tokenizer = {"tokenize": {"tokenizer": str(make_tokenizer(work))}}
-    pack = {"pack": [{"layout": name, "length": n} for name in WRITTEN for n in LENGTHS]}
+    tokenizer = {"tokenize": {"tokenizer": str(make_tokenizer(work, args.vocabulary))}}
+    pack = {"pack": [{"layout": name, "length": n} for name in WRITTEN for n in args.lengths]}
     plain = {"filter": False, "report": False}
     held = {
         name: ropewalk(work, name, dedup=DEDUP | {"index": True}, **plain, **tokenizer, **pack)
         for name in ("documents", "packages")
     }
-    long = ropewalk(work, "long", dedup=False, **(NOTHING | tokenizer))
     facts["leaks"] = leaks(held, work)
     print(json.dumps(facts["leaks"]), flush=True)
     train = ropewalk(work, "train", dedup=False, **plain, **tokenizer, **pack)
-    export(args.folder, {"train": train, **held, "long": long}, facts)
+    corpora = {"train": train, **held}
+    if facts["long"]:
+        corpora["long"] = ropewalk(work, "long", dedup=False, **(NOTHING | tokenizer))
+    export(args.folder, corpora, args.lengths, args.vocabulary, facts)
     print(json.dumps(facts, indent=1))
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import layouts_lm_train
 from layouts_lm_train import IGNORED, PRESETS, Trainer, context, difference, evaluate, packed, probes, ratio, windows
 
-SMALL = replace(PRESETS["tiny"], length=64, width=64, layers=2, batch=32, rate=3e-3)
+SMALL = replace(PRESETS["tiny"], length=64, width=64, layers=2, batch=32)
 
 
 def segments() -> None:

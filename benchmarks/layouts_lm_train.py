@@ -1,22 +1,21 @@
 """Does it help? A tiny language model on the same tokens in different layouts; PyTorch and NumPy, nothing else.
 
-    python3 benchmarks/layouts_lm_train.py --preset cpu --data .lm --out build/lm-cpu --seconds 900
+    python3 benchmarks/layouts_lm_train.py --preset cpu --data .lm-cpu --out build/lm-cpu   # about an hour of one core
     python3 benchmarks/layouts_lm_train.py --preset gpu --data .lm --out build/lm-gpu --seconds 420
 
 Reads what `layouts_lm.py` made. For each seed, one model per condition (a layout, with or without document masks):
 same initial weights, same number of steps and tokens, same optimiser and schedule; windows in an order shuffled over
 the whole corpus. The first token of a segment is nowhere a target. Then every model is asked the same:
 
-- `long`: the first tokens of held-out documents longer than a window, by position;
-- `documents` / `packages` in windows packed by `in_context` and by `random`, by position, with the whole window visible
-  (`open`) and with document masks (`masked`);
+- `documents` / `packages` in windows packed by `in_context` and by `random`, by position, with the whole window
+  visible; and by `in_context` with document masks (`masked`);
 - `probe`: the first tokens of a held-out document alone; after random held-out documents; after the held-out documents
   nearest to it; and, to see that the probe can show anything, after random ones and a copy of itself;
+- `long`: the first tokens of held-out documents longer than a window, by position, where there are such documents;
 - `repeat`: random tokens, twice: the loss on the second time.
 
-`layouts_lm.json`: loss in nats a token, mean and standard deviation over seeds, and paired differences with 95 %
-intervals, from Student's t over seeds and from a bootstrap over windows. A run that `--seconds` cut off is named and
-left out.
+`layouts_lm.json`, rewritten after each seed: loss in nats a token, mean and standard deviation over seeds, and paired
+differences with 95 % intervals, from Student's t over seeds and from a bootstrap over windows.
 """
 
 import argparse
@@ -39,9 +38,8 @@ START = time.monotonic()
 T95 = (0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Two-sided 95 % quantile of Student's t by degrees of freedom."""
 IGNORED = -100
+BFLOAT16 = True
 RESAMPLES = 2000
-MOST_SEGMENTS = 200
-"""Of a window, padding included."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,15 @@ class Preset:
     compiled: bool
     most: int
     """Windows or targets of an evaluation, at most."""
-    sets: tuple[str, ...] = ("documents", "packages")
-    """Held-out sets."""
+    smear: bool = False
+    """Whether heads mix a key with the key before it (Olsson et al. 2022): copying is learned in minutes, not hours."""
 
 
 PRESETS = {
-    "tiny": Preset(4096, 2, 64, 2, 1, ("in_context", "random", "random+mask"), 2, 1, 3e-3, False, 4, ("documents",)),
-    "cpu": Preset(4096, 4, 128, 4, 1, ("in_context", "random"), 3, 1, 3e-3, False, 8, ("documents",)),
+    "tiny": Preset(2048, 1, 32, 2, 1, ("in_context", "random", "in_context+mask"), 2, 1, 3e-3, False, 4, True),
+    "cpu": Preset(
+        2048, 2, 192, 4, 2, ("in_context", "random", "concat", "in_context+mask"), 3, 1, 3e-3, False, 32, True
+    ),
     "gpu": Preset(
         8192, 6, 256, 4, 4,
         ("in_context", "random", "tight", "concat", "package", "in_context+mask", "random+mask"),
@@ -79,34 +79,31 @@ PRESETS = {
 class Block(nn.Module):
     """Attention with rotary positions, then SwiGLU; RMSNorm before each."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, smear: bool) -> None:
         super().__init__()
         hidden = (8 * width // 3 + 31) // 32 * 32
         self.heads = heads
         self.norm_a, self.norm_b = nn.RMSNorm(width), nn.RMSNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.up, self.down = nn.Linear(width, 2 * hidden, bias=False), nn.Linear(hidden, width, bias=False)
+        self.smear = nn.Parameter(torch.zeros(heads)) if smear else None
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """x: [batch, length, width]; mask: see `Windows.mask`."""
         b, n, w = x.shape
         q, k, v = self.qkv(self.norm_a(x)).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
+        if self.smear is not None:
+            share = self.smear.sigmoid()[:, None].expand(b, self.heads, n - 1)
+            if mask is not None:  # nothing of another document's last key
+                share = share * mask.diagonal(-1, 2, 3)
+            before = F.pad(share, (1, 0))[..., None]
+            k = k * (1 - before) + F.pad(k, (0, 0, 1, 0))[:, :, :-1] * before
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
-        y = attend(q, k, v, mask)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
         x = x + self.out(y.reshape(b, n, w))
         gate, value = self.up(self.norm_b(x)).chunk(2, -1)
         x = x + self.down(F.silu(gate) * value)
         return x
-
-
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Causal attention of [batch, heads, length, size]; gives [batch, length, heads, size]. `mask`: `Windows.mask`."""
-    if mask is None or mask.ndim > 1:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
-    b, h, n, size = q.shape
-    q, k, v = (z.transpose(1, 2).reshape(b * n, h, size) for z in (q, k, v))
-    y: torch.Tensor = torch.ops.aten._flash_attention_forward(q, k, v, mask, mask, n, n, 0.0, True, False)[0]
-    return y.view(b, n, h, size)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -121,7 +118,7 @@ class Model(nn.Module):
     def __init__(self, preset: Preset, vocabulary: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, preset.width)
-        self.blocks = nn.ModuleList(Block(preset.width, preset.heads) for _ in range(preset.layers))
+        self.blocks = nn.ModuleList(Block(preset.width, preset.heads, preset.smear) for _ in range(preset.layers))
         self.norm = nn.RMSNorm(preset.width)
         half = preset.width // preset.heads // 2
         angle = torch.arange(preset.length)[:, None] * 10000.0 ** (-torch.arange(half) / half)
@@ -133,7 +130,9 @@ class Model(nn.Module):
         """Initial weights of a seed, the same on every device."""
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
-            if weight.ndim == 1:
+            if name.endswith("smear"):
+                value = torch.linspace(-2, 2, len(weight))
+            elif weight.ndim == 1:
                 value = torch.ones(weight.shape)
             else:
                 scale = 0.02 / math.sqrt(2 * len(self.blocks)) if name.endswith(("out.weight", "down.weight")) else 0.02
@@ -160,18 +159,9 @@ class Windows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def mask(self, rows: torch.Tensor | slice, dense: bool = True) -> torch.Tensor:
-        """Causal, and inside a segment.
-
-        Dense: bool[batch, 1, length, length], true where attention may look. Else the borders of segments in the batch
-        as one row, int32[batch * MOST_SEGMENTS + 1], for flash attention; the last of them is repeated.
-        """
+    def mask(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        """Where attention may look, causal and inside a segment: bool[batch, 1, length, length]."""
         segment = self.segment[rows]
-        if not dense:
-            first = torch.ones_like(segment, dtype=torch.bool)
-            first[:, 1:] = segment[:, 1:] != segment[:, :-1]
-            borders = first.flatten().nonzero()[:, 0]
-            return F.pad(borders, (0, len(segment) * MOST_SEGMENTS + 1 - len(borders)), value=segment.numel()).int()
         causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool, device=segment.device).tril()
         return (causal & (segment[:, :, None] == segment[:, None, :]))[:, None]
 
@@ -213,7 +203,7 @@ def packed(data: Any, name: str, layout: str, length: int, device: str, most: in
 
 def probes(data: Any, name: str, preset: Preset, device: str) -> tuple[dict[str, Windows], int]:
     """Windows of the probe for one held-out set, and the tokens of context; the same targets in all."""
-    size = min(256, preset.length // 4)
+    size = 256
     room = preset.length - size
     source, lengths = data[f"{name}/tokens"].astype(np.int64), data[f"{name}/lengths"].astype(np.int64)
     first = np.cumsum(lengths) - lengths
@@ -254,22 +244,21 @@ def context(documents: list[np.ndarray], room: int) -> np.ndarray:
 
 def evaluations(data: Any, preset: Preset, device: str, vocabulary: int) -> dict[str, tuple[Windows, bool, list[int]]]:
     """By name: windows, whether with document masks, borders of the buckets of target positions."""
-    edges = [1, *(e for e in (64, 256, 1024, 2048, 4096) if e < preset.length), preset.length]
-    long = data["long/windows"][: preset.most, : preset.length]
-    out = {"long": (windows(long, np.zeros(long.shape, np.int16), device), False, edges)}
-    for name in preset.sets:
+    edges = [1, *(e for e in (64, 128, 256, 512, 1024, 2048, 4096) if e < preset.length), preset.length]
+    out = {}
+    for name in ("documents", "packages"):
         for layout in ("in_context", "random"):
             held = packed(data, name, layout, preset.length, device, preset.most)
-            out[f"{name} {layout} open"] = (held, False, edges)
-            out[f"{name} {layout} masked"] = (held, True, edges)
+            out[f"{name} {layout}"] = (held, False, edges)
+            if layout == "in_context":
+                out[f"{name} masked"] = (held, True, edges)
         made, room = probes(data, name, preset, device)
         for kind, held in made.items():
             start = 0 if kind == "alone" else room
-            out[f"{name} probe {kind}"] = (
-                held,
-                False,
-                [start + e for e in (1, 16, 64, 256) if e <= preset.length // 4],
-            )
+            out[f"{name} probe {kind}"] = (held, False, [start + e for e in (1, 16, 64, 256)])
+    if "long/windows" in data:
+        long = data["long/windows"][: preset.most, : preset.length]
+        out["long"] = (windows(long, np.zeros(long.shape, np.int16), device), False, edges)
     noise = np.random.default_rng(3).integers(1, vocabulary, (min(32, preset.most), 256))
     twice = np.concatenate([noise, noise], 1)
     out["repeat"] = (windows(twice, np.zeros(twice.shape, np.int16), device), False, [1, 256, 258, 512])
@@ -277,21 +266,19 @@ def evaluations(data: Any, preset: Preset, device: str, vocabulary: int) -> dict
 
 
 def amp(device: str) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 on a GPU."""
-    return torch.autocast("cuda", torch.bfloat16) if device == "cuda" else contextlib.nullcontext()
+    """bfloat16: of a CPU with instructions for it too, as the same loss comes sooner."""
+    return torch.autocast(device, torch.bfloat16, enabled=BFLOAT16)
 
 
 @torch.no_grad()
-def evaluate(
-    model: Model, held: Windows, masked: bool, edges: list[int], device: str, dense: bool = True
-) -> np.ndarray:
+def evaluate(model: Model, held: Windows, masked: bool, edges: list[int], device: str) -> np.ndarray:
     """Sum of losses and number of targets by window and bucket of the target's position: float64[n, buckets, 2]."""
     rows = max(1, (1 << 15 if device == "cuda" else 1 << 12) // held.tokens.shape[1])
     parts = []
     for i in range(0, len(held), rows):
         batch = slice(i, i + rows)
         with amp(device):
-            logits = model(held.tokens[batch], held.mask(batch, dense) if masked else None)
+            logits = model(held.tokens[batch], held.mask(batch) if masked else None)
         targets = held.targets[batch]
         loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
         parts.append(torch.stack([loss.view(targets.shape), (targets != IGNORED).float()], -1).cpu().numpy())
@@ -308,22 +295,12 @@ def order(seed: int, count: int) -> Iterator[int]:
 
 
 class Trainer:
-    """One model object for all runs, so that it is compiled once for each way of masking.
+    """One model object for all runs, so that it is compiled once for each way of masking."""
 
-    Args:
-        preset: Sizes.
-        vocabulary: Tokens.
-        device: `cuda` or `cpu`.
-        compiled: Whether to compile the loss.
-        dense: Whether document masks are matrices, or borders of segments (on a GPU).
-    """
-
-    def __init__(
-        self, preset: Preset, vocabulary: int, device: str, compiled: bool = False, dense: bool = True
-    ) -> None:
-        self.preset, self.device, self.compiled, self.dense = preset, device, compiled, dense
+    def __init__(self, preset: Preset, vocabulary: int, device: str) -> None:
+        self.preset, self.device = preset, device
         self.model = Model(preset, vocabulary).to(device)
-        self._run: Any = torch.compile(self._loss, dynamic=False) if compiled else self._loss
+        self._run: Any = torch.compile(self._loss, dynamic=False) if preset.compiled else self._loss
 
     def _loss(self, tokens: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         return F.cross_entropy(self.model(tokens, mask).flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
@@ -331,10 +308,10 @@ class Trainer:
     def loss(self, held: Windows, rows: torch.Tensor, masked: bool) -> torch.Tensor:
         """Mean loss over the targets of some windows."""
         with amp(self.device):
-            return self._run(held.tokens[rows], held.targets[rows], held.mask(rows, self.dense) if masked else None)
+            return self._run(held.tokens[rows], held.targets[rows], held.mask(rows) if masked else None)
 
-    def train(self, held: Windows, masked: bool, seed: int, steps: int, deadline: float) -> dict[str, Any] | None:
-        """Trains from the seed's initial weights; none if the deadline came first."""
+    def train(self, held: Windows, masked: bool, seed: int, steps: int) -> dict[str, Any]:
+        """Trains from the seed's initial weights."""
         preset = self.preset
         self.model.start(seed)
         self.model.train()
@@ -345,7 +322,7 @@ class Trainer:
         stream = order(seed, len(held))
         warm = max(1, steps // 20)
         total = torch.zeros((), device=self.device)
-        started, targets = time.monotonic(), torch.zeros((), dtype=torch.int64, device=self.device)
+        started, cpu, targets = time.monotonic(), time.process_time(), torch.zeros((), dtype=torch.int64, device=self.device)
         curve = []
         for step in range(steps):
             share = min(
@@ -364,13 +341,12 @@ class Trainer:
             if (step + 1) % max(1, steps // 20) == 0:
                 curve.append(round(float(total) / max(1, steps // 20), 4))
                 total.zero_()
-                if time.monotonic() > deadline:
-                    return None
         return {
             "steps": steps,
             "tokens": steps * preset.batch * preset.length,
             "targets": int(targets),
             "seconds": round(time.monotonic() - started, 2),
+            "cpu_seconds": round(time.process_time() - cpu, 2),
             "train_loss": curve,
         }
 
@@ -378,56 +354,9 @@ class Trainer:
         """All evaluations of the model as it is."""
         self.model.eval()
         return {
-            name: evaluate(self.model, held, masked, edges, self.device, self.dense)
+            name: evaluate(self.model, held, masked, edges, self.device)
             for name, (held, masked, edges) in asked.items()
         }
-
-
-def same_attention(some: Windows, rows: torch.Tensor) -> None:
-    """Attention by borders of segments is that by matrices, and so are its gradients.
-
-    Raises:
-        RuntimeError: They are not.
-    """
-    generator = torch.Generator().manual_seed(1)
-    shape = (3, len(rows), 2, some.tokens.shape[1], 64)
-    qkv = torch.randn(shape, generator=generator).to(some.tokens.device, torch.bfloat16).requires_grad_()
-    found = []
-    for dense in (True, False):
-        y = attend(*qkv, some.mask(rows, dense))
-        (grad,) = torch.autograd.grad(y.float().square().sum(), qkv)
-        found.append((y, grad))
-    for a, b in zip(*found, strict=True):
-        distance = float((a.float() - b.float()).norm() / a.float().norm())
-        if not distance < 0.02:
-            raise RuntimeError(f"attention by borders differs from that by matrices by {distance:.3f}")
-
-
-def usable(preset: Preset, vocabulary: int, device: str, compiled: bool, some: Windows) -> Trainer:
-    """The quickest trainer that works on this machine and computes what the plainest one does."""
-    masks = sorted({c.endswith("+mask") for c in preset.conditions})
-    plain = Trainer(preset, vocabulary, device)
-    expected = [plain.train(some, masked, 0, 3, math.inf) for masked in masks]
-    del plain
-    ways: list[tuple[bool, bool]] = [
-        (c, d) for c in (True, False) for d in (False, True) if (compiled or not c) and (d or device == "cuda")
-    ]
-    for way in ways:
-        trainer = Trainer(preset, vocabulary, device, *way)
-        try:
-            if not way[1]:
-                same_attention(some, torch.arange(2, device=device))
-            for masked, wanted in zip(masks, expected, strict=True):
-                found = trainer.train(some, masked, 0, 3, math.inf)
-                apart = [abs(a - b) for a, b in zip(found["train_loss"], wanted["train_loss"], strict=True)]
-                if not max(apart) < 0.02:
-                    raise RuntimeError(f"losses {found['train_loss']} instead of {wanted['train_loss']}")
-        except Exception as error:  # no compiler, or no such kernel: slower, the same figures
-            print(f"compiled, dense masks {way}: {type(error).__name__}: {str(error)[:300]}", flush=True)
-            continue
-        print(f"compiled {way[0]}, dense masks {way[1]}, after {time.monotonic() - START:.0f} s", flush=True)
-        return trainer
-    raise SystemExit("no way to train works on this machine")
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
@@ -480,6 +409,9 @@ def summary(cells: dict[tuple[str, int], dict[str, np.ndarray]], edges: dict[str
                 "perplexity": round(math.exp(whole.mean()), 3),
                 "targets": int(values[0, ..., 1].sum()),
                 "by_position": [spread(ratio(values[:, :, b].sum(1))) for b in range(values.shape[2])],
+                "perplexity_by_position": [
+                    round(math.exp(ratio(values[:, :, b].sum(1)).mean()), 3) for b in range(values.shape[2])
+                ],
             }
     for c in conditions:
         base = "random+mask" if c.endswith("+mask") else "random"
@@ -512,94 +444,78 @@ def main() -> None:
     """Trains, asks, reports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--data", type=Path, default=Path(".lm"))
+    parser.add_argument("--data", type=Path, default=Path(".lm-cpu"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=900, help="for everything; steps are chosen to fit")
-    parser.add_argument("--steps", type=int, help="steps of each run, instead of as many as fit")
-    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--seconds", type=float, default=3600, help="no seed is begun that would end later")
+    parser.add_argument("--steps", type=int, help="of each run; default: as many as fit into --seconds")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--eager", action="store_true", help="do not compile")
     args = parser.parse_args()
     preset: Preset = PRESETS[args.preset]
-    preset = replace(preset, seeds=args.seeds or preset.seeds, compiled=preset.compiled and not args.eager)
     device = "cuda" if torch.cuda.is_available() and args.preset == "gpu" else "cpu"
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
     args.out.mkdir(parents=True, exist_ok=True)
     facts = json.loads((args.data / "facts.json").read_text())
-    vocabulary = facts["vocabulary"]
     with np.load(args.data / "data.npz") as file:
         data = {key: file[key] for key in file.files}
     layouts = dict.fromkeys(c.removesuffix("+mask") for c in preset.conditions)
     held = {layout: packed(data, "train", layout, preset.length, device) for layout in layouts}
-    asked = evaluations(data, preset, device, vocabulary)
+    asked = evaluations(data, preset, device, facts["vocabulary"])
     edges = {name: e for name, (_, _, e) in asked.items()}
-    counts = {name: len(w) for name, w in held.items()} | {name: len(w) for name, (w, _, _) in asked.items()}
-    print(f"data ready after {time.monotonic() - START:.0f} s on {device}; windows: {counts}", flush=True)
 
-    end = START + args.seconds
-    masks = sorted({c.endswith("+mask") for c in preset.conditions})
-    trainer = usable(preset, vocabulary, device, compiled=preset.compiled, some=next(iter(held.values())))
+    trainer = Trainer(preset, facts["vocabulary"], device)
     pace = {}
-    for masked in masks:
-        timed = trainer.train(next(iter(held.values())), masked, 0, 3 if device == "cpu" else 30, end)
-        if timed is None:
-            raise SystemExit(f"--seconds {args.seconds:g} is too little for anything")
+    for masked in sorted({c.endswith("+mask") for c in preset.conditions}):
+        trainer.train(next(iter(held.values())), masked, 0, 3)  # compiles
+        timed = trainer.train(next(iter(held.values())), masked, 0, 5)
         pace[masked] = timed["seconds"] / timed["steps"]
     trainer.model.start(0)
     began = time.monotonic()
     untrained = {name: float(ratio(c.sum((0, 1)))) for name, c in trainer.ask(asked).items()}
-    asking = time.monotonic() - began
-    per_step = sum(pace[c.endswith("+mask")] for c in preset.conditions) * preset.seeds
-    left = end - time.monotonic() - 0.03 * args.seconds - 5
-    fitting = int((left - asking * len(preset.conditions) * preset.seeds) / (per_step * 1.04))
+    asking = (time.monotonic() - began) * len(preset.conditions)
+    a_step = sum(pace[c.endswith("+mask")] for c in preset.conditions)
+    fitting = int((0.95 * (args.seconds - time.monotonic() + START) / preset.seeds - asking) / a_step)
     most = int(preset.epochs * min(len(v) for v in held.values()) / preset.batch)
     steps = args.steps or max(1, min(fitting, most))
-    parameters = sum(p.numel() for p in trainer.model.parameters())
-    print(f"{parameters / 1e6:.2f} M parameters; {1e3 * pace[masks[0]]:.1f} ms a step; asking {asking:.1f} s; "
-          f"{steps} steps ({fitting} fit, {most} wanted); untrained {untrained['long']:.3f}", flush=True)  # fmt: skip
-
     report: dict[str, Any] = {
-        "compiled": trainer.compiled,
-        "dense_masks": trainer.dense,
-        "command": f"layouts_lm_train.py --preset {args.preset} --seconds {args.seconds:g}",
+        "command": f"layouts_lm_train.py --preset {args.preset} --steps {steps} --threads {args.threads}",
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {args.threads} threads",
         "torch": torch.__version__,
         "preset": asdict(preset),
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "steps": steps,
-        "epochs": round(steps * preset.batch / min(len(v) for v in held.values()), 3),
+        "epochs": {layout: round(steps * preset.batch / len(v), 3) for layout, v in held.items()},
         "tokens_a_run": steps * preset.batch * preset.length,
         "ms_a_step": {("masked" if m else "open"): round(1e3 * s, 2) for m, s in pace.items()},
         "buckets": edges,
         "windows": {name: len(w) for name, (w, _, _) in asked.items()},
         "untrained": {name: round(value, 4) for name, value in untrained.items()},
         "runs": [],
-        "unfinished": [],
-        "data": {k: v for k, v in facts.items()},
+        "data": facts,
     }
+    shown = ("parameters", "steps", "epochs", "ms_a_step", "windows")
+    print({k: report[k] for k in shown}, f"asking {asking:.0f} s a seed, {fitting} steps fit", flush=True)
+
     cells: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+    slowest = 0.0
     for seed in range(preset.seeds):
+        began = time.monotonic()
+        if began - START + slowest > args.seconds:
+            break
         for condition in preset.conditions:
             layout, masked = condition.removesuffix("+mask"), condition.endswith("+mask")
-            if time.monotonic() > end:
-                report["unfinished"].append(f"{condition} {seed}")
-                continue
-            run = trainer.train(held[layout], masked, seed, steps, end - asking)
-            if run is None:
-                report["unfinished"].append(f"{condition} {seed}")
-                continue
+            run = trainer.train(held[layout], masked, seed, steps)
             cells[condition, seed] = trainer.ask(asked)
             report["runs"].append({"condition": condition, "seed": seed} | run)
             means = {n: round(float(ratio(c.sum((0, 1)))), 3) for n, c in cells[condition, seed].items()}
-            print(f"{time.monotonic() - START:5.0f} s {condition} {seed}: {run['seconds']} s, train "
+            print(f"{time.monotonic() - START:5.0f} s {condition} {seed}: {run['cpu_seconds']} s of CPU, train "
                   f"{run['train_loss'][-1:]}, {means}", flush=True)  # fmt: skip
+        slowest = max(slowest, time.monotonic() - began)
+        report["seconds"] = round(time.monotonic() - START, 1)
         (args.out / "layouts_lm.json").write_text(json.dumps(report | {"summary": summary(cells, edges)}, indent=1))
-    report["seconds"] = round(time.monotonic() - START, 1)
-    (args.out / "layouts_lm.json").write_text(json.dumps(report | {"summary": summary(cells, edges)}, indent=1))
-    np.savez_compressed(
-        args.out / "cells.npz", **{f"{c}/{s}/{e}": v for (c, s), es in cells.items() for e, v in es.items()}
-    )
+        np.savez_compressed(
+            args.out / "cells.npz", **{f"{c}/{s}/{e}": v for (c, s), es in cells.items() for e, v in es.items()}
+        )
 
 
 if __name__ == "__main__":
