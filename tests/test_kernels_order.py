@@ -82,11 +82,13 @@ def test_dissolve_is_the_reference(graph, min_segment):
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 8), st.integers(0, 99))
-def test_top_k_is_the_reference(rows, columns, k, seed):
+@given(
+    st.integers(1, 6), st.integers(1, 12), st.integers(1, 8), st.integers(0, 99), st.sampled_from([np.inf, 2, 1, -2])
+)
+def test_top_k_is_the_reference(rows, columns, k, seed, below):
     scores = np.random.default_rng(seed).integers(-2, 3, (rows, columns)).astype(np.float32)
     own = np.arange(rows) - 1
-    for mine, theirs in zip(top_k(scores, own, k), top_k_reference(scores, own, k), strict=True):
+    for mine, theirs in zip(top_k(scores, own, k, below), top_k_reference(scores, own, k, below), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 

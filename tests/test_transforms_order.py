@@ -128,18 +128,39 @@ def test_neighbours_of_copies_are_decided_by_row():
     assert found.tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
 
 
-def test_order_of_input_does_not_matter():
+@pytest.mark.parametrize("settings", [{}, {"method": "edges", "window": 1}, {"method": "dissolve", "min_segment": 6}])
+def test_order_of_input_does_not_matter(settings):
     vectors = grid_vectors(600)
     clusters = np.random.default_rng(1).integers(0, 5, 600)
     ids = [f"{(i * 7919) % 600:032x}" for i in range(600)]
     batch = batch_of(vectors, clusters, ids)
     shuffled = batch.take(pa.array(np.random.default_rng(2).permutation(600)))
-    transform = OrderBySimilarity(neighbours=8, min_segment=6, partitions=3)
+    transform = OrderBySimilarity(neighbours=8, partitions=3, **settings)
     expected = ordered([batch], transform)
     for parts in ([shuffled], [shuffled.slice(i, 97) for i in range(0, 600, 97)]):
         assert ordered(parts, transform).equals(expected)
-    assert ordered([batch], OrderBySimilarity(neighbours=8, min_segment=6, partitions=1)).equals(expected)
+    assert ordered([batch], OrderBySimilarity(neighbours=8, partitions=1, **settings)).equals(expected)
     assert expected["cluster"].to_pylist() == sorted(clusters.tolist())
+
+
+def test_counters_tell_of_copies_side_by_side():
+    batch = batch_of(grid_vectors(300), np.random.default_rng(1).integers(0, 3, 300) * np.r_[np.ones(298), 0, 0])
+    keyed = [part for _, part in OrderBySimilarity(partitions=1).keyed(batch)]
+    _, apart = OrderBySimilarity()(keyed[0])
+    rows, beside = OrderBySimilarity(search=0)(keyed[0])
+    assert apart["near-duplicate-pairs"] == 0 < beside["near-duplicate-pairs"]
+    pairs = rows.column("prev_similarity").drop_null().to_numpy() >= 0.95
+    assert beside["near-duplicate-pairs"] == pairs.sum()
+    assert beside["window-before-millionths"] == beside["window-after-millionths"] < apart["window-after-millionths"]
+    for counters in (apart, beside):
+        assert counters["ordered-docs"] == 300 and counters["clusters"] == 3 and counters["dissolved-segments"] == 0
+
+
+def test_topic_2k_by_the_default_is_more_alike_than_dissolved():
+    vectors = topic_2k()
+    table = ordered([batch_of(vectors)], OrderBySimilarity())
+    path = vectors[1999 - table["address"].to_numpy().astype(np.int64)]
+    assert in_window(path) > 0.6 and np.einsum("ij,ij->i", path[1:], path[:-1]).mean() > 0.72
 
 
 def test_zero_vectors_and_lonely_clusters():
