@@ -164,7 +164,7 @@ def test_an_interrupted_clustering_goes_on_where_it_was(lay, run_stage, monkeypa
     # Interrupted in the second round: the next run starts with its centroids.
     files.remove(corpus.folder("cluster"))
     trained = []
-    train, assign = clustering.kmeans.train, clustering.AssignClusters.__call__
+    train, assign = cluster_stage.kmeans.train, clustering.AssignClusters.__call__
 
     def failing(self, batch):
         if len(clustering.read_centroids(self.centroids)[0]) > 3:

@@ -5,10 +5,11 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
+from ropewalk.kernels.blocked_search import search
 from ropewalk.kernels.grid import normalise
 from ropewalk.schemas import tables
 from ropewalk.transforms import neighbour_recall, vectors
-from ropewalk.transforms.cell_neighbours import KEYED, PARTIAL, SearchCells, merge_lists, nearest_cells, search
+from ropewalk.transforms.cell_neighbours import KEYED, PARTIAL, SearchCells, merge_lists
 from ropewalk.transforms.neighbour_edges import UniteEdges, keyed_edges
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -109,18 +110,6 @@ def test_search_in_blocks_is_one_search():
     )
     nothing = search(made[:3], made[:0], np.full(3, -1), 2)
     assert (nothing[0] == -1).all() and not nothing[1].any()
-
-
-def test_nearest_cells_begin_with_the_own():
-    made, centroids = matrix(40), matrix(7, seed=1)
-    own = np.random.default_rng(0).integers(0, 7, 40)
-    for count in (1, 3, 7, 20):
-        cells = nearest_cells(made, own, centroids, count)
-        assert cells.shape == (40, min(count, 7))
-        for i in range(40):
-            scores = np.rint(centroids * 2048).astype(int) @ np.rint(made[i] * 2048).astype(int)
-            others = [c for c in np.argsort(-scores, kind="stable").tolist() if c != own[i]]
-            assert cells[i].tolist() == [own[i], *others[: count - 1]]
 
 
 def test_an_edge_stands_once_whoever_named_it():

@@ -51,6 +51,8 @@ READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate", "embed",
 
 ROW_BYTES = 60
 """Bytes a question takes in the shuffle beside its vector: address, rank, cell, and Arrow's share."""
+COPIES = 4
+"""How often the local runner holds what it shuffles, measured: encoded, grouped, on the way to a worker, decoded."""
 GROUP_BYTES = 32 << 20
 LINK_BYTES = 60
 """Bytes a link takes in its shuffle, the parts it is joined from included."""
@@ -86,7 +88,7 @@ def jobs(context: Context) -> Jobs:
             | WriteGroups(function, partial, shards, KEYED)
         )
 
-    yield Job("search cells", partial, search, math.ceil(questions / groups) * width)
+    yield Job("search cells", partial, search, math.ceil(questions / groups) * width * COPIES)
 
     target = context.columns("neighbours")
     merge = MergeNeighbours(corpus, alive, config.count)
