@@ -3,8 +3,9 @@
     c(i) = argmax over j of <x_i, m_j> - p_j
 
 A round of an auction: a centroid with more vectors than its capacity raises its price until the surplus would rather
-go elsewhere, which for each of its vectors is when the rise passes the margin over its second choice. Prices only rise,
-so that the rounds settle; only half of the surplus is sent away in one of them, since all prices rise at once.
+go elsewhere, which for each of its vectors is when the rise passes the margin over its second choice. Only half of the
+surplus is sent away in a round, since all prices rise at once. The surplus halves from round to round; the last one or
+two vectors may be passed to and fro between full centroids, so that sizes end near the capacity, not under it.
 
 Prices are multiples of 2^-22, as are the scores of vectors on the grid: differences of the two below 4 are exact in
 float32, so that nothing depends on blocks or threads. Equal vectors cannot be told apart by a price: they stay
@@ -32,7 +33,7 @@ def balance(vectors: np.ndarray, centroids: np.ndarray, *, slack: float, rounds:
     Args:
         vectors: A sample, float32[n, d] on the grid.
         centroids: float32[k, d] on the grid, k >= 1.
-        slack: A centroid's capacity is `slack` times n / k.
+        slack: A centroid's capacity is `slack` times n / k; where no price can separate vectors it has more.
         rounds: Rounds at most.
 
     Returns:
