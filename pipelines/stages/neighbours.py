@@ -182,6 +182,7 @@ def _facts(searched: dict[str, int], merged: dict[str, int]) -> dict[str, Any]:
         "alone": merged["alone-docs"],
         "links": links,
         "questions": searched["question-docs"],
+        "questions_by_graph": searched["graph-docs"],
         "compared_pairs": searched["compared-pairs"],
         "mean_similarity": round(merged["similarity-millionths"] / MILLIONTHS / links, 6) if links else None,
     }
