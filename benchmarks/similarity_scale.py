@@ -27,13 +27,15 @@ import numpy as np
 import pyarrow as pa
 from machine import machine
 
+from ropewalk.kernels import kmeans
 from ropewalk.kernels.grid import normalise
 from ropewalk.pipelines import corpus as walking
 from ropewalk.pipelines import measure
 from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import Recipe, parse_recipe
-from ropewalk.transforms import vectors
+from ropewalk.transforms import train_cells, vectors
+from ropewalk.transforms.centroids import Centroids
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.shards import ShardFolder, sweep
 
@@ -227,6 +229,41 @@ def walk(documents: int, scratch: Path, changes: dict[str, Any]) -> dict[str, An
     return found
 
 
+def measure_cells(documents: int, size: int) -> dict[str, Any]:
+    """Centroids in coarse cells against flat ones: mean cosine with a document's own, and CPU seconds in one thread.
+
+    Both are trained on all of the documents, which is more than the stage takes, and assigned in batches as it does.
+    """
+    topics = Topics(documents)
+    made = np.concatenate([topics.draw(b, BLOCK_ROWS)[1] for b in range(documents // BLOCK_ROWS)]).astype(np.float32)
+    wanted, found = documents // size, {}
+    for name in ("flat", "cells"):
+        start = time.process_time()
+        if name == "flat":
+            known = Centroids.of(*train_cells.train(made, wanted, iterations=12, seed=0, balanced=False))
+        else:
+            coarse, _ = train_cells.train(made, math.isqrt(wanted), iterations=12, seed=0, balanced=False)
+            cell, _ = kmeans.assign(made, coarse)
+            share = np.bincount(cell, minlength=len(coarse)) / documents
+            parts = {
+                c: train_cells.train(
+                    made[cell == c], max(1, round(share[c] * wanted)), iterations=12, seed=c, balanced=False
+                )
+                for c in range(len(coarse))
+            }
+            known = train_cells.join_cells(coarse, parts)
+        trained = time.process_time()
+        dots = [known.nearest(made[i : i + 4096])[1] for i in range(0, documents, 4096)]
+        found[name] = {
+            "clusters": len(known),
+            "coarse_cells": len(known.coarse),
+            "mean_cosine": round(float(np.concatenate(dots).mean(dtype=np.float64)), 5),
+            "train_cpu_seconds": round(trained - start, 2),
+            "assign_cpu_seconds": round(time.process_time() - trained, 2),
+        }
+    return {"documents": documents, "size": size} | found
+
+
 def exponents(found: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """log(time ratio) / log(size ratio) between neighbouring sizes; n log n has 1.08 from 10^4 to 10^5 and 1.06 on."""
     grown: dict[str, dict[str, list[float]]] = {}
@@ -246,6 +283,7 @@ def exponents(found: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--cells", type=int, nargs=2, metavar=("N", "SIZE"), help="flat or in cells; nothing else")
     parser.add_argument("--scratch", type=Path, default=Path("build/similarity"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of the stages")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "similarity_scale.json")
@@ -254,6 +292,9 @@ def main() -> None:
     for name, value in (setting.split("=", 1) for setting in args.set):
         stage, key = name.split(".")
         changes.setdefault(stage, {})[key] = json.loads(value)
+    if args.cells:
+        print(json.dumps(measure_cells(*args.cells), indent=1))
+        return
     found = [walk(documents, args.scratch, changes) for documents in args.sizes]
     result = {
         "machine": machine(measure.versions()),
