@@ -27,6 +27,7 @@ from ropewalk.schemas import address, tables
 from ropewalk.transforms import batches
 from ropewalk.transforms.centroids import Centroids
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
+from ropewalk.transforms.folders import cut
 from ropewalk.transforms.shards import ShardFolder
 from ropewalk.transforms.vectors import to_matrix
 
@@ -209,9 +210,19 @@ def _lists(
     return pa.RecordBatch.from_arrays([places["address"][rows[answered]], *lists], schema=PARTIAL)
 
 
-def by_shard(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Rows of `PARTIAL` by document shard."""
-    yield from batches.split_by_key(batch, address.shards(batch.column("address").to_numpy()))
+class CutByShard(beam.DoFn):
+    """Rows of `PARTIAL` in, slices by document shard out, for the shards of this pass only.
+
+    Args:
+        pending: The document shards wanted.
+    """
+
+    def __init__(self, pending: Sequence[int]) -> None:
+        self.pending = pending
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Cuts a batch."""
+        yield from cut(batch, address.shards(batch.column("address").to_numpy()), self.pending)
 
 
 def name_row(shard: int) -> tuple[int, pa.RecordBatch]:

@@ -24,11 +24,11 @@ from ropewalk.transforms.cell_neighbours import (
     KEYED,
     MILLIONTHS,
     PARTIAL,
+    CutByShard,
     FindCells,
     MergeNeighbours,
     ReadQuestions,
     SearchCells,
-    by_shard,
     name_row,
 )
 from ropewalk.transforms.corpus_dir import DOCUMENTS
@@ -97,7 +97,7 @@ def jobs(context: Context) -> Jobs:
         names = pipeline | "Names" >> beam.Create([name_row(shard) for shard in shards]).with_output_types(
             tuple[int, pa.RecordBatch]
         )
-        lists = pipeline | ReadFolder(partial) | beam.ParDo(KeyPending(by_shard, shards))
+        lists = pipeline | ReadFolder(partial) | beam.ParDo(CutByShard(shards))
         return (names, lists) | beam.Flatten() | WriteGroups(merge, target, shards, PARTIAL)
 
     links = longest * config.count * min(config.cells, clusters)
