@@ -11,7 +11,8 @@ of each `stage.json`.
 Floors: `gemm_gflops` is what the machine's own float32 matrix product does here and now with blocks like those of the
 stages (2048 x 256 x 1024), on all cores; `gemm_seconds` is what a stage's multiplications take at that rate. `bytes`
 are the vectors read and shuffled once each, `bytes_seconds` at the rate of a copy in memory. `ratio` is the stage's
-wall time over the larger of both floors. `load` is the load average before and after: others may share the machine.
+wall time over the larger of both floors; `cpu_ratio` its CPU seconds over those of its multiplications, which holds on
+a machine that others share as well. `load` is the load average before and after.
 """
 
 import argparse
@@ -27,13 +28,15 @@ import numpy as np
 import pyarrow as pa
 from machine import machine
 
+from ropewalk.kernels import kmeans
 from ropewalk.kernels.grid import normalise
 from ropewalk.pipelines import corpus as walking
 from ropewalk.pipelines import measure
 from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import CorpusManifest, StageManifest, fingerprint
 from ropewalk.schemas.recipe import Recipe, parse_recipe
-from ropewalk.transforms import vectors
+from ropewalk.transforms import train_cells, vectors
+from ropewalk.transforms.centroids import Centroids
 from ropewalk.transforms.corpus_dir import CorpusDir
 from ropewalk.transforms.shards import ShardFolder, sweep
 
@@ -132,17 +135,18 @@ def recipe(url: str, changes: dict[str, Any] | None = None) -> Recipe:
     return parse_recipe({"output": url, "input": "none", "report": False, "neighbours": {}} | off | (changes or {}))
 
 
-def gemm_gflops() -> float:
-    """Rate of the matrix product on all cores, the median of some."""
+def gemm_gflops() -> tuple[float, float]:
+    """Rate of the matrix product on all cores, by the clock and by CPU seconds: the best of some, a quiet moment's."""
     random = np.random.default_rng(0)
     a = random.normal(size=(2048, DIMENSIONS)).astype(np.float32)
     b = random.normal(size=(1024, DIMENSIONS)).astype(np.float32)
+    work = 2 * a.shape[0] * b.shape[0] * DIMENSIONS / 1e9
     rates = []
-    for _ in range(30):
-        start = time.perf_counter()
+    for _ in range(100):
+        start, cpu = time.perf_counter(), time.process_time()
         _ = a @ b.T
-        rates.append(2 * a.shape[0] * b.shape[0] * DIMENSIONS / (time.perf_counter() - start) / 1e9)
-    return float(np.median(rates))
+        rates.append((work / (time.perf_counter() - start), work / (time.process_time() - cpu)))
+    return max(wall for wall, _ in rates), max(cpu for _, cpu in rates)
 
 
 def copy_gbs() -> float:
@@ -187,7 +191,7 @@ def walk(documents: int, scratch: Path, changes: dict[str, Any]) -> dict[str, An
     start = time.perf_counter()
     corpus = lay(url, documents)
     print(f"{documents:,} documents laid in {time.perf_counter() - start:.0f} s", flush=True)
-    before, rate, copied = os.getloadavg(), gemm_gflops(), copy_gbs()
+    before, (rate, cpu_rate), copied = os.getloadavg(), gemm_gflops(), copy_gbs()
     start = time.perf_counter()
     outcome = walking.run(recipe(url, changes), first="cluster", until="order")
     seconds = time.perf_counter() - start
@@ -196,6 +200,7 @@ def walk(documents: int, scratch: Path, changes: dict[str, Any]) -> dict[str, An
         "seconds": round(seconds, 1),
         "load": [round(before[0], 1), round(os.getloadavg()[0], 1)],
         "gemm_gflops": round(rate, 1),
+        "gemm_gflops_per_cpu_second": round(cpu_rate, 1),
         "copy_gb_per_second": round(copied, 1),
         "stages": {},
     }
@@ -216,6 +221,7 @@ def walk(documents: int, scratch: Path, changes: dict[str, Any]) -> dict[str, An
             "bytes": round(moved),
             "bytes_seconds": round(moved / copied / 1e9, 2),
             "ratio": round(run.seconds / floor, 1) if floor else None,
+            "cpu_ratio": round(run.cpu_seconds / (work / cpu_rate / 1e9), 1),
             "facts": manifest.facts,
         }
         print(
@@ -225,6 +231,41 @@ def walk(documents: int, scratch: Path, changes: dict[str, Any]) -> dict[str, An
         )
     shutil.rmtree(url)
     return found
+
+
+def measure_cells(documents: int, size: int) -> dict[str, Any]:
+    """Centroids in coarse cells against flat ones: mean cosine with a document's own, and CPU seconds in one thread.
+
+    Both are trained on all of the documents, which is more than the stage takes, and assigned in batches as it does.
+    """
+    topics = Topics(documents)
+    made = np.concatenate([topics.draw(b, BLOCK_ROWS)[1] for b in range(documents // BLOCK_ROWS)]).astype(np.float32)
+    wanted, found = documents // size, {}
+    for name in ("flat", "cells"):
+        start = time.process_time()
+        if name == "flat":
+            known = Centroids.of(*train_cells.train(made, wanted, iterations=12, seed=0, balanced=False))
+        else:
+            coarse, _ = train_cells.train(made, math.isqrt(wanted), iterations=12, seed=0, balanced=False)
+            cell, _ = kmeans.assign(made, coarse)
+            share = np.bincount(cell, minlength=len(coarse)) / documents
+            parts = {
+                c: train_cells.train(
+                    made[cell == c], max(1, round(share[c] * wanted)), iterations=12, seed=c, balanced=False
+                )
+                for c in range(len(coarse))
+            }
+            known = train_cells.join_cells(coarse, parts)
+        trained = time.process_time()
+        dots = [known.nearest(made[i : i + 4096])[1] for i in range(0, documents, 4096)]
+        found[name] = {
+            "clusters": len(known),
+            "coarse_cells": len(known.coarse),
+            "mean_cosine": round(float(np.concatenate(dots).mean(dtype=np.float64)), 5),
+            "train_cpu_seconds": round(trained - start, 2),
+            "assign_cpu_seconds": round(time.process_time() - trained, 2),
+        }
+    return {"documents": documents, "size": size} | found
 
 
 def exponents(found: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
@@ -246,6 +287,7 @@ def exponents(found: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--cells", type=int, nargs=2, metavar=("N", "SIZE"), help="flat or in cells; nothing else")
     parser.add_argument("--scratch", type=Path, default=Path("build/similarity"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of the stages")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "similarity_scale.json")
@@ -254,6 +296,9 @@ def main() -> None:
     for name, value in (setting.split("=", 1) for setting in args.set):
         stage, key = name.split(".")
         changes.setdefault(stage, {})[key] = json.loads(value)
+    if args.cells:
+        print(json.dumps(measure_cells(*args.cells), indent=1))
+        return
     found = [walk(documents, args.scratch, changes) for documents in args.sizes]
     result = {
         "machine": machine(measure.versions()),

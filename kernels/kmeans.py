@@ -13,6 +13,9 @@ centroid is faiss'; the update is not, since faiss adds up centroids in float32,
 Shapes: `vectors` float32[n, d], `centroids` float32[k, d], both on the grid.
 """
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from ropewalk.kernels.grid import GRID, normalise
@@ -42,14 +45,42 @@ def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.n
     Returns:
         Its index, uint32[n], and the dot product with it, float32[n].
     """
-    import faiss
-
     vectors, centroids = np.ascontiguousarray(vectors), np.ascontiguousarray(centroids)
-    dots, index = faiss.knn(vectors, centroids, min(2, len(centroids)), metric=faiss.METRIC_INNER_PRODUCT)
+    dots, index = _two_nearest(vectors, centroids)
     tied = np.flatnonzero(dots[:, 0] == dots[:, -1])
     for rows in np.array_split(tied, -(-len(tied) // TIED_ROWS)) if len(centroids) > 1 and len(tied) else ():
         index[rows, 0] = (vectors[rows] @ centroids.T).argmax(axis=1)
     return index[:, 0].astype(np.uint32), dots[:, 0]
+
+
+def _two_nearest(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two largest dot products of each row and their centroids, [n, min(2, k)]; by a GPU where faiss finds one.
+
+    Raises:
+        RuntimeError: If a GPU's products are not exact.
+    """
+    import faiss
+
+    count = min(2, len(centroids))
+    if not faiss.get_num_gpus():
+        found: tuple[np.ndarray, np.ndarray] = faiss.knn(vectors, centroids, count, metric=faiss.METRIC_INNER_PRODUCT)
+        return found
+    dots, index = faiss.knn_gpu(_gpu(), vectors, centroids, count, metric=faiss.METRIC_INNER_PRODUCT)
+    # Points of the grid have 11 bits, which also TF32 holds; a GPU that rounds more must not pass unseen.
+    for place in range(count):
+        if not np.array_equal(np.einsum("nd,nd->n", vectors, centroids[index[:, place]]), dots[:, place]):
+            raise RuntimeError(
+                "faiss' products on this GPU are rounded, results would depend on it: hide it (CUDA_VISIBLE_DEVICES=)"
+            )
+    return dots, index
+
+
+@functools.cache
+def _gpu() -> Any:
+    """Faiss' memory on the first GPU, one for the process."""
+    import faiss
+
+    return faiss.StandardGpuResources()
 
 
 def train(vectors: np.ndarray, k: int, *, iterations: int, seed: int) -> np.ndarray:

@@ -85,6 +85,9 @@ class ClusterConfig(Settings):
     """Documents per cluster in the training sample."""
     iterations: int = Field(default=12, ge=1)
     """Rounds of k-means."""
+    balanced: bool = False
+    """Even out the sizes of clusters: those that would be larger than a quarter above the mean cost a price, at which
+    their outer documents go to the next best cluster."""
     terms: int = Field(default=8, ge=0, le=64)
     """Words that name a cluster, at most; 0: none."""
 

@@ -90,3 +90,45 @@ def test_zero_vectors_are_a_cluster_like_any_other():
     vectors[::5] = 0
     index, dots = kmeans.assign(vectors, kmeans.train(vectors, 5, iterations=8, seed=0))
     assert np.isfinite(dots).all() and len(set(index[::5].tolist())) == 1
+
+
+class Gpu:
+    """A stand-in for faiss on a GPU: other ties, a record of calls, and, if `rounding`, products in half precision."""
+
+    def __init__(self, monkeypatch, rounding=False):
+        import faiss
+
+        self.calls, self.rounding = 0, rounding
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "memory", raising=False)
+        monkeypatch.setattr(faiss, "knn_gpu", self.knn, raising=False)
+        kmeans._gpu.cache_clear()
+
+    def knn(self, memory, vectors, centroids, count, *, metric):
+        assert memory == "memory" and metric == 0  # inner product
+        self.calls += 1
+        scores = vectors @ centroids.T
+        index = np.argsort(-scores[:, ::-1], axis=1, kind="stable")[:, :count]  # the last of equals first
+        index = scores.shape[1] - 1 - index
+        dots = np.take_along_axis(scores, index, axis=1)
+        return dots.astype(np.float16).astype(np.float32) if self.rounding else dots, index
+
+
+def test_a_gpu_gives_the_same(monkeypatch):
+    vectors, _ = points(20, 30, spread=2.0)
+    centroids = np.concatenate([vectors[::7], vectors[::11]])
+    expected = kmeans.assign(vectors, centroids)
+    trained = kmeans.train(vectors, 9, iterations=5, seed=0)
+    gpu = Gpu(monkeypatch)
+    assert all(np.array_equal(a, b) for a, b in zip(kmeans.assign(vectors, centroids), expected, strict=True))
+    assert np.array_equal(kmeans.train(vectors, 9, iterations=5, seed=0), trained) and gpu.calls > 3
+    assert kmeans.assign(vectors, centroids[:1])[0].tolist() == [0] * len(vectors)
+    kmeans._gpu.cache_clear()
+
+
+def test_a_gpu_that_rounds_is_refused(monkeypatch):
+    vectors, _ = points(5, 4)
+    Gpu(monkeypatch, rounding=True)
+    with pytest.raises(RuntimeError, match="CUDA_VISIBLE_DEVICES"):
+        kmeans.assign(vectors, vectors[:7])
+    kmeans._gpu.cache_clear()

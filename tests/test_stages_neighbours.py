@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ropewalk.kernels import blocked_search
 from ropewalk.pipelines.jobs import Engine
 from ropewalk.pipelines.stages import neighbours as stage
 from ropewalk.schemas import files, testing
@@ -137,7 +138,7 @@ def test_sharding_order_passes_and_groups_change_nothing(lay, run_stage, monkeyp
         facts = walk(run_stage, corpus, engine, count=4, cells=2, recall_sample=50).facts
         found.append((outcome(corpus), facts))
         monkeypatch.setattr(stage, "GROUP_BYTES", 40_000)
-        monkeypatch.setattr(cell_neighbours, "BLOCK_BYTES", 1000)
+        monkeypatch.setattr(blocked_search, "BLOCK_BYTES", 1000)
     assert found[0] == found[1] == found[2]
 
 
@@ -180,7 +181,7 @@ def test_texts_without_a_word_have_no_neighbours(lay, run_stage):
 def test_an_interrupted_search_goes_on_where_it_was(lay, run_stage, monkeypatch):
     corpus = lay(*cut(mixed(240), 3))
     monkeypatch.setattr(stage, "GROUP_BYTES", 60_000)
-    monkeypatch.setattr(cell_neighbours, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(blocked_search, "BLOCK_BYTES", 4000)
     expected = walk(run_stage, corpus, count=4, cells=2).facts
     before = outcome(corpus)
     files.remove(corpus.folder("neighbours"))

@@ -10,6 +10,7 @@ from ropewalk.pipelines.stages import cluster as cluster_stage
 from ropewalk.pipelines.stages import tokenize as tokenize_stage
 from ropewalk.schemas import files, testing
 from ropewalk.schemas.recipe import TokenizeConfig, parse_recipe
+from ropewalk.transforms import centroids as clusters_in_cells
 from ropewalk.transforms import cluster as clustering
 from ropewalk.transforms import cluster_terms
 from ropewalk.transforms import embed as embedding
@@ -133,6 +134,78 @@ def test_oversized_clusters_are_split_and_copies_are_counted(lay, run_stage):
     assert facts["unsplittable"] == facts["oversized"] == 1 and facts["largest"] == 90
 
 
+def test_a_huge_clump_of_copies_is_dealt_by_id_and_counted(lay, run_stage, monkeypatch):
+    monkeypatch.setattr(cluster_stage, "SHARED", 40)
+    texts = ["same words in every one of them " * 4] * 200 + topical(100).column("text").to_pylist()
+    documents = testing.of_texts(texts)  # ids of their own
+    found = []
+    for name, count, seed in (("two", 2, 0), ("five", 5, 3)):
+        corpus = lay(*shards(documents, count, seed=seed), name=name)
+        made = recipe(corpus, **ALONE, cluster={"size": 20, "max_size": 30, "sample_per_cluster": 8})
+        facts = walk(run_stage, corpus, made)["cluster"].facts
+        found.append((outcome(corpus), facts))
+    assert found[0] == found[1]
+    assert facts["sharing"] == 9 and facts["largest"] < 40 and facts["oversized"] == facts["unsplittable"]
+    clusters = [row["cluster"] for row in joined(corpus) if row["text"].startswith("same")]
+    assert len(set(clusters)) == 10 and len({row["distance"] for row in joined(corpus) if "same" in row["text"]}) == 1
+
+
+def test_texts_without_a_word_are_spread_over_the_clusters(lay, run_stage):
+    documents = testing.of_texts(["! " * 40 + "." * i for i in range(150)] + topical(200).column("text").to_pylist())
+    corpus = lay(*shards(documents, 3))
+    facts = walk(run_stage, corpus, recipe(corpus, **ALONE, cluster=CLUSTER))["cluster"].facts
+    zero = [row for row in joined(corpus) if row["text"].startswith("!")]
+    assert facts["zero_vectors"] == 150 == sum(row["distance"] == 1 and not any(row["vector"]) for row in zero)
+    sizes = np.bincount([row["cluster"] for row in zero], minlength=facts["clusters"])
+    assert facts["clusters"] >= 5 and sizes.max() < 2.5 * 150 / facts["clusters"]
+    only = lay(*shards(documents.slice(0, 150), 2), name="only")
+    facts = walk(run_stage, only, recipe(only, **ALONE, cluster=CLUSTER))["cluster"].facts
+    assert facts["clusters"] == 4 and facts["largest"] < 60 and facts["documents"] == 150
+
+
+def test_centroids_in_coarse_cells_are_nearly_as_good_and_the_same_for_any_sharding(lay, run_stage, monkeypatch):
+    documents = topical(600)
+    settings = {"size": 12, "max_size": 60, "sample_per_cluster": 16, "iterations": 6}
+
+    def mean_distance(corpus):
+        return np.mean([row["distance"] for row in joined(corpus) if row["cluster"] is not None])
+
+    flat = lay(*shards(documents, 2), name="flat")
+    walk(run_stage, flat, recipe(flat, **ALONE, cluster=settings))
+    monkeypatch.setattr(clusters_in_cells, "FLAT", 10)
+    monkeypatch.setattr(clusters_in_cells, "PROBES", 3)
+    monkeypatch.setattr(cluster_stage, "GROUP_BYTES", 100_000)
+    found = []
+    for name, count, seed in (("one", 1, 0), ("four", 4, 2)):
+        corpus = lay(*shards(documents, count, seed=seed), name=name)
+        facts = walk(run_stage, corpus, recipe(corpus, **ALONE, cluster=settings))["cluster"].facts
+        found.append((outcome(corpus), facts, files.read_bytes(files.join(corpus.folder("cluster"), "coarse.arrow"))))
+    assert found[0] == found[1]
+    assert facts["coarse_cells"] == 7 and 35 < facts["clusters"] < 60 and facts["oversized"] == 0
+    assert mean_distance(corpus) < 1.05 * mean_distance(flat)
+
+
+def test_balanced_clusters_are_of_like_size(lay, run_stage):
+    random = np.random.default_rng(5)
+    # Half of the documents are of one topic out of six.
+    topic = np.where(random.random(500) < 0.5, 0, random.integers(0, 6, 500))
+    texts = [" ".join(f"topic{t}word{i}" for i in random.integers(0, 40, 15)) for t in topic]
+    largest, sizes = [], {}
+    for balanced in (False, True):
+        corpus = lay(*shards(testing.of_texts(texts), 2), name=f"balanced{balanced}")
+        settings = {"size": 83, "max_size": 400, "sample_per_cluster": 83, "balanced": balanced}
+        facts = walk(run_stage, corpus, recipe(corpus, **ALONE, cluster=settings))["cluster"].facts
+        largest.append(facts["largest"])
+        rows = [row for row in joined(corpus) if row["cluster"] is not None]
+        sizes[balanced] = np.bincount([row["cluster"] for row in rows])
+    assert facts["clusters"] == 6 and largest[1] <= 1.06 * 1.25 * 500 / 6 < largest[0]
+    stored = pa.ipc.open_stream(files.join(corpus.folder("cluster"), "centroids.arrow")).read_all()
+    centroids = np.array(stored["vector"].to_pylist())
+    # The distance is the true one, prices left aside.
+    for row in rows[:50]:
+        assert row["distance"] == pytest.approx(1 - np.dot(row["vector"], centroids[row["cluster"]]), abs=1e-6)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_few_documents(lay, run_stage, count):
     documents = testing.of_texts(["rope " * 40 + str(i) for i in range(count)] + ["short"] * 3)
@@ -164,7 +237,7 @@ def test_an_interrupted_clustering_goes_on_where_it_was(lay, run_stage, monkeypa
     # Interrupted in the second round: the next run starts with its centroids.
     files.remove(corpus.folder("cluster"))
     trained = []
-    train, assign = clustering.kmeans.train, clustering.AssignClusters.__call__
+    train, assign = cluster_stage.kmeans.train, clustering.AssignClusters.__call__
 
     def failing(self, batch):
         if len(clustering.read_centroids(self.centroids)[0]) > 3:

@@ -5,10 +5,12 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
+from ropewalk.kernels import blocked_search, graph_search
+from ropewalk.kernels.blocked_search import search
 from ropewalk.kernels.grid import normalise
 from ropewalk.schemas import tables
-from ropewalk.transforms import neighbour_recall, vectors
-from ropewalk.transforms.cell_neighbours import KEYED, PARTIAL, SearchCells, merge_lists, nearest_cells, search
+from ropewalk.transforms import cell_neighbours, neighbour_recall, vectors
+from ropewalk.transforms.cell_neighbours import KEYED, PARTIAL, SearchCells, merge_lists
 from ropewalk.transforms.neighbour_edges import UniteEdges, keyed_edges
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -111,16 +113,27 @@ def test_search_in_blocks_is_one_search():
     assert (nothing[0] == -1).all() and not nothing[1].any()
 
 
-def test_nearest_cells_begin_with_the_own():
-    made, centroids = matrix(40), matrix(7, seed=1)
-    own = np.random.default_rng(0).integers(0, 7, 40)
-    for count in (1, 3, 7, 20):
-        cells = nearest_cells(made, own, centroids, count)
-        assert cells.shape == (40, min(count, 7))
-        for i in range(40):
-            scores = np.rint(centroids * 2048).astype(int) @ np.rint(made[i] * 2048).astype(int)
-            others = [c for c in np.argsort(-scores, kind="stable").tolist() if c != own[i]]
-            assert cells[i].tolist() == [own[i], *others[: count - 1]]
+def test_a_graph_finds_nearly_all_and_the_same_again(monkeypatch):
+    made = matrix(800)
+    own = np.r_[np.arange(700), np.full(100, -1)]
+    exact, found = (how.search(made, made[:700], own, 8) for how in (blocked_search, graph_search))
+    assert all(np.array_equal(a, b) for a, b in zip(found, graph_search.search(made, made[:700], own, 8), strict=True))
+    assert (found[0] != own[:, None]).all() and (np.diff(found[1], axis=1) <= 0).all()
+    scores = np.einsum("qd,qkd->qk", made.astype(np.float64), made[found[0]].astype(np.float64))
+    assert np.array_equal(found[1], scores)
+    assert np.mean(found[1] >= exact[1][:, -1:]) > 0.97
+    few = graph_search.search(made[:5], made[:2], np.array([0, 1, -1, -1, -1]), 4)
+    assert [sorted(row[row >= 0].tolist()) for row in few[0]] == [[1], [0], [0, 1], [0, 1], [0, 1]]
+    assert (graph_search.search(made[:2], made[:0], np.full(2, -1), 3)[0] == -1).all()
+    # Of the cells only those with many members are searched so.
+    monkeypatch.setattr(cell_neighbours, "HNSW_ROWS", 16)
+    batch = keyed()
+    partial, counters = SearchCells(3, "hnsw")(batch)
+    large = np.bincount(batch["cell"].to_numpy(), weights=batch["member"].to_numpy(zero_copy_only=False)) >= 16
+    asked = np.bincount(batch["cell"].to_numpy())
+    assert counters["graph-docs"] == asked[large].sum() > 0 and large.sum() < len(large)
+    mixed = batch.take(pa.array(np.random.default_rng(0).permutation(120)))
+    assert as_lists([SearchCells(3, "hnsw")(mixed)[0]]) == as_lists([partial])
 
 
 def test_an_edge_stands_once_whoever_named_it():

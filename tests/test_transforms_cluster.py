@@ -8,7 +8,8 @@ from apache_beam.testing.util import assert_that
 from ropewalk.kernels import grid, kmeans
 from ropewalk.schemas import tables, testing
 from ropewalk.transforms import cluster, sampling, vectors
-from ropewalk.transforms.cluster import CENTROIDS, SAMPLE, AssignClusters, SampleVectors
+from ropewalk.transforms.centroids import CENTROIDS, Centroids
+from ropewalk.transforms.cluster import SAMPLE, AssignClusters, SampleVectors
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -67,7 +68,7 @@ def test_copies_with_one_id_are_sampled_in_one_order():
 def test_assignment_is_that_of_integers():
     batch = rows(300, missing=(0, 7, 299))
     centroids = vectors.to_matrix(rows(11, seed=3).column("vector"))
-    found = cluster.assign_clusters(batch, centroids)
+    found = cluster.assign_clusters(batch, Centroids.of(centroids))
     assert found.schema == tables.CLUSTER
     found.validate(full=True)
     assert [i for i, value in enumerate(found.column("cluster").to_pylist()) if value is None] == [0, 7, 299]
@@ -79,18 +80,18 @@ def test_assignment_is_that_of_integers():
 
 def test_no_documents_and_no_centroids():
     nothing = rows(4, missing=range(4))
-    found = cluster.assign_clusters(nothing, np.zeros((0, 256), np.float32))
+    found = cluster.assign_clusters(nothing, Centroids.of(np.zeros((0, 256), np.float32)))
     assert found.column("cluster").null_count == found.column("distance").null_count == 4
-    assert cluster.assign_clusters(nothing.slice(0, 0), np.zeros((0, 256), np.float32)).num_rows == 0
+    assert cluster.assign_clusters(nothing.slice(0, 0), Centroids.of(np.zeros((0, 256), np.float32))).num_rows == 0
 
 
 def test_centroids_survive_their_file(tmp_path):
     centroids = vectors.to_matrix(rows(5).column("vector"))
     url = str(tmp_path / "centroids.arrow")
-    cluster.write_centroids(url, cluster.centroid_rows(centroids, np.arange(5)), {"round": "2"})
+    Centroids.of(centroids).write(url, np.arange(5), {"round": "2"})
     found, notes = cluster.read_centroids(url)
-    assert np.array_equal(found, centroids) and notes == {"round": "2"}
-    cluster.write_centroids(url, cluster.centroid_rows(centroids[:0], np.arange(0)), {})
+    assert np.array_equal(found, centroids) and notes == {"round": "2", "coarse": "0"}
+    Centroids.of(centroids[:0]).write(url, np.arange(0), {})
     assert len(cluster.read_centroids(url)[0]) == 0
 
 
@@ -99,10 +100,10 @@ def test_centroids_survive_their_file(tmp_path):
 def test_transform_on_any_sharding(tmp_path, pieces, beside):
     batch = rows(210, missing=(1, 2))
     centroids = vectors.to_matrix(rows(9, seed=5).column("vector"))
-    known = cluster.centroid_rows(centroids, np.zeros(9, np.int64))
+    known = Centroids.of(centroids).rows(np.zeros(9, np.int64))
     url = str(tmp_path / "centroids.arrow")
-    cluster.write_centroids(url, known, {})
-    expected = sorted(map(str, cluster.assign_clusters(batch, centroids).to_pylist()))
+    Centroids.of(centroids).write(url, np.zeros(9, np.int64), {})
+    expected = sorted(map(str, cluster.assign_clusters(batch, Centroids.of(centroids)).to_pylist()))
     parts = [batch.slice(start, 210 // pieces) for start in range(0, 210, 210 // pieces)]
 
     def check(found):
@@ -118,24 +119,3 @@ def test_transform_on_any_sharding(tmp_path, pieces, beside):
             assigned = source | AssignClusters(side)
         assert_that(assigned, check)
     assert known.schema == CENTROIDS
-
-
-def test_a_large_cluster_is_split_and_the_others_keep_their_numbers():
-    sample = vectors.to_matrix(rows(600, topics=12).column("vector"))
-    centroids = np.concatenate([kmeans.train(sample, 1, iterations=1, seed=0), -sample[:1]])
-    index, _ = kmeans.assign(sample, centroids)
-    sizes = 10 * np.bincount(index, minlength=2)
-    assert sizes[0] > 3000 > sizes[1]
-    more, unsplittable = cluster.split_clusters(centroids, sizes, sample, size=500, max_size=3000, iterations=8, seed=0)
-    assert unsplittable == 0 and len(more) == 2 + -(-sizes[0] // 500) - 1
-    assert np.array_equal(more[1], centroids[1]) and not np.array_equal(more[0], centroids[0])
-    index, _ = kmeans.assign(sample, more)
-    assert np.bincount(index).max() * 10 < sizes[0] / 3
-
-
-def test_copies_cannot_be_split():
-    sample = np.repeat(vectors.to_matrix(rows(2).column("vector")), [50, 1], axis=0)
-    more, unsplittable = cluster.split_clusters(
-        sample[[0, 50]], np.array([5000, 3]), sample, size=100, max_size=800, iterations=8, seed=0
-    )
-    assert unsplittable == 1 and np.array_equal(more, sample[[0, 50]])

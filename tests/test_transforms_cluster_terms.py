@@ -10,7 +10,8 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
 from ropewalk.schemas import files, tables, testing
-from ropewalk.transforms import cluster, cluster_terms
+from ropewalk.transforms import cluster_terms
+from ropewalk.transforms.centroids import Centroids
 from ropewalk.transforms.cluster_terms import TERMS, WORDS, NameClusters, SampleWords, telling_words, words_of
 from ropewalk.transforms.map_shards import WriteGroups
 from ropewalk.transforms.shards import ShardFolder
@@ -96,7 +97,7 @@ def test_names_are_the_same_for_any_sharding_and_in_groups(tmp_path, lay, pieces
             writer.write(pa.RecordBatch.from_arrays(arrays, schema=tables.CLUSTER))
     sizes = np.bincount(np.delete(topics, 7), minlength=7)
     url = files.join(corpus.folder("cluster"), "centroids.arrow")
-    cluster.write_centroids(url, cluster.centroid_rows(np.eye(7, 8, dtype=np.float32), sizes), {})
+    Centroids.of(np.eye(7, 8, dtype=np.float32)).write(url, sizes, {})
     assert cluster_terms.read_sizes(url).tolist() == sizes.tolist()
     assert cluster_terms.read_terms(corpus) == {}
     named = ShardFolder(str(tmp_path / "named"), TERMS, 2, "test")

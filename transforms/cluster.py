@@ -1,11 +1,13 @@
 """Clusters of documents: they bound how many documents are ever compared with each other.
 
 Centroids are trained on a sample that is chosen by the documents' ids, then every document goes to the nearest one.
-Clusters that turn out too large are split again, by centroids trained on their own part of the sample. Vectors and
-centroids lie on the grid (`kernels.grid`), so that nothing here depends on shards, batches, threads or machines.
+Clusters that turn out too large are split again, by centroids trained on a sample of their own. Vectors and centroids
+lie on the grid (`kernels.grid`), so that nothing here depends on shards, batches, threads or machines.
+
+A zero vector, a text without a word, is like no other and nearest to nothing: it trains no centroid, and its document
+goes to a cluster that its hashed id names, so that many of them make no cluster too large.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -13,23 +15,17 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.kernels import kmeans
-from ropewalk.schemas import files, tables
+from ropewalk.schemas import tables
 from ropewalk.transforms import sampling, vectors
+from ropewalk.transforms.centroids import Centroids, notes_of
 
-CENTROIDS = pa.schema(
-    [
-        pa.field("cluster", pa.uint32(), False),
-        pa.field("size", pa.uint64(), False, {"unit": "documents"}),
-        pa.field("vector", tables.VECTOR, False),
-    ]
-)
-"""Centroids, one a row, by number."""
 SAMPLE = pa.schema([pa.field("hash", pa.uint64(), False), pa.field("vector", tables.VECTOR, False)])
 """Sampled documents: their hashed ids and their vectors."""
 SAMPLE_ROWS = 1 << 18
 """Largest sample: 256 MB of float32 vectors where they are trained."""
 SAMPLE_SEED = 0xC1
+SHARE_SEED = 0xC2
+"""Seed of the hashes that spread zero vectors, and copies over the clusters that share them."""
 
 
 @dataclass
@@ -86,61 +82,25 @@ def count_clusters(documents: int, size: int) -> int:
     return max(1, (2 * documents + size) // (2 * size))
 
 
-def split_clusters(
-    centroids: np.ndarray,
-    sizes: np.ndarray,
-    sample: np.ndarray,
-    *,
-    size: int,
-    max_size: int,
-    iterations: int,
-    seed: int,
-) -> tuple[np.ndarray, int]:
-    """Replaces the centroid of each oversized cluster by several, trained on its part of the sample.
-
-    Args:
-        centroids: float32[k, d].
-        sizes: Documents of each cluster, int64[k].
-        sample: float32[n, d].
-        size: Documents a cluster should have.
-        max_size: Clusters with more are split.
-        iterations: Rounds of k-means.
-        seed: Seed of k-means.
-
-    Returns:
-        The new centroids, float32[>= k, d]: the first part of a split cluster keeps its number, the others come last.
-        And how many oversized clusters could not be split, since their part of the sample holds fewer than two
-        distinct vectors.
-    """
-    index, _ = kmeans.assign(sample, centroids)
-    found, last, unsplittable = centroids.copy(), [], 0
-    for cluster in np.flatnonzero(sizes > max_size).tolist():
-        wanted = max(2, math.ceil(int(sizes[cluster]) / size))
-        parts = kmeans.train(sample[index == cluster], wanted, iterations=iterations, seed=seed + cluster)
-        if len(parts) < 2:
-            unsplittable += 1
-            continue
-        found[cluster] = parts[0]
-        last.append(parts[1:])
-    return np.concatenate([found, *last]), unsplittable
-
-
-def assign_clusters(batch: pa.RecordBatch, centroids: np.ndarray) -> pa.RecordBatch:
+def assign_clusters(batch: pa.RecordBatch, centroids: Centroids) -> pa.RecordBatch:
     """Nearest centroid of each document.
 
     Args:
-        batch: n rows with `vector`.
-        centroids: float32[k, d]; k = 0 only if no row has a vector.
+        batch: n rows with `id` and `vector`.
+        centroids: None only if no row has a vector.
 
     Returns:
-        n rows of `tables.CLUSTER`; null where a row has no vector.
+        n rows of `tables.CLUSTER`; null where a row has no vector, distance 1 where it is zero.
     """
     column = batch.column("vector")
     present = column.is_valid().to_numpy(zero_copy_only=False)
     cluster, distance = np.zeros(len(column), np.uint32), np.zeros(len(column), np.float32)
     if present.any():
-        index, dots = kmeans.assign(vectors.to_matrix(column.drop_null()), centroids)
-        cluster[present] = index
+        matrix = vectors.to_matrix(column.drop_null())
+        index, dots = centroids.nearest(matrix)
+        hashes = sampling.hash_ids(batch.column("id"), seed=SHARE_SEED)[present]
+        index = centroids.deal(index, hashes)
+        cluster[present] = np.where(matrix.any(axis=1), index, hashes % np.uint64(len(centroids)))
         distance[present] = np.maximum(np.float32(1) - dots, 0)  # lengths on the grid are 1 up to 0.4 %
     return pa.RecordBatch.from_arrays(
         [pa.array(cluster, mask=~present), pa.array(distance, mask=~present)], schema=tables.CLUSTER
@@ -149,27 +109,29 @@ def assign_clusters(batch: pa.RecordBatch, centroids: np.ndarray) -> pa.RecordBa
 
 @dataclass
 class AssignClusters(beam.PTransform):
-    """Batches with `vector` in, their `tables.CLUSTER` columns out, row for row.
+    """Batches with `id` and `vector` in, their `tables.CLUSTER` columns out, row for row.
 
     Attributes:
-        centroids: Rows of `CENTROIDS`: the file that `write_centroids` wrote, or a PCollection of batches.
+        centroids: Rows of `CENTROIDS`: the file that `Centroids.write` wrote, or a PCollection of batches.
     """
 
     centroids: str | beam.PCollection[pa.RecordBatch]
-    _matrix: np.ndarray | None = field(default=None, init=False, repr=False, compare=False)
+    _known: Centroids | None = field(default=None, init=False, repr=False, compare=False)
 
     def setup(self) -> None:
         """Reads the centroids from their file."""
-        if isinstance(self.centroids, str) and self._matrix is None:
-            self._matrix = read_centroids(self.centroids)[0]
+        if isinstance(self.centroids, str) and self._known is None:
+            self._known = Centroids.read(self.centroids)
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
-        """Columns and a count."""
+        """Columns and counts."""
         self.setup()
-        if self._matrix is None:
+        if self._known is None:
             raise TypeError("centroids in a PCollection can only be used inside a pipeline: give a file instead")
-        result = assign_clusters(batch, self._matrix)
-        return result, {"clustered-docs": result.num_rows - result.column("cluster").null_count}
+        result = assign_clusters(batch, self._known)
+        zero = ~vectors.to_matrix(batch.column("vector").drop_null()).any(axis=1)
+        clustered = result.num_rows - result.column("cluster").null_count
+        return result, {"clustered-docs": clustered, "zero-docs": int(zero.sum())}
 
     def _columns(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return self(batch)[0]
@@ -183,32 +145,9 @@ class AssignClusters(beam.PTransform):
 
 
 def _assign_beside(batch: pa.RecordBatch, centroids: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    return assign_clusters(batch, _matrix(centroids))
-
-
-def _matrix(parts: Iterable[pa.RecordBatch]) -> np.ndarray:
-    """Vectors of `CENTROIDS` batches in any order, by number: float32[k, d]."""
-    rows = [(part["cluster"].to_numpy(), vectors.to_matrix(part["vector"])) for part in parts if part.num_rows]
-    if not rows:
-        return np.zeros((0, 0), np.float32)
-    return np.concatenate([row[1] for row in rows])[np.argsort(np.concatenate([row[0] for row in rows]))]
-
-
-def centroid_rows(centroids: np.ndarray, sizes: np.ndarray) -> pa.RecordBatch:
-    """Centroids (float32[k, d] on the grid) and their sizes (int64[k]) as rows of `CENTROIDS`."""
-    numbers = pa.array(np.arange(len(centroids), dtype=np.uint32))
-    column = vectors.to_lists(centroids)
-    return pa.RecordBatch.from_arrays([numbers, pa.array(sizes.astype(np.uint64)), column], schema=CENTROIDS)
-
-
-def write_centroids(url: str, rows: pa.RecordBatch, notes: dict[str, str]) -> None:
-    """Writes `CENTROIDS` rows with `notes` in the schema's metadata."""
-    with files.atomic(url) as sink, pa.ipc.new_stream(sink, CENTROIDS.with_metadata(notes)) as writer:
-        writer.write_batch(rows)
+    return assign_clusters(batch, Centroids.of_rows(centroids))
 
 
 def read_centroids(url: str) -> tuple[np.ndarray, dict[str, str]]:
     """Centroids by number, float32[k, d], and the notes written with them."""
-    reader = files.open_arrow(url)
-    notes = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
-    return _matrix(reader), notes
+    return Centroids.read(url).vectors, notes_of(url)

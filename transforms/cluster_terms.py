@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from ropewalk.schemas import files
 from ropewalk.transforms import batches, sampling
+from ropewalk.transforms.centroids import read_sizes
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 
 TERMS = pa.schema(
@@ -59,7 +60,7 @@ class SampleWords(beam.PTransform):
 
     Attributes:
         corpus: The corpus.
-        clusters: Sizes of the clusters: the file that `cluster.write_centroids` wrote.
+        clusters: Sizes of the clusters: the file that `Centroids.write` wrote.
         groups: Groups the clusters are dealt into.
         pending: The groups of this pass.
         cut: Stages whose spans are cut out of the text.
@@ -106,7 +107,7 @@ class NameClusters:
     """Batch function: rows of `WORDS` of a group of whole clusters in, in any order, rows of `TERMS` out.
 
     Attributes:
-        clusters: Sizes of the clusters: the file that `cluster.write_centroids` wrote.
+        clusters: Sizes of the clusters: the file that `Centroids.write` wrote.
         count: Words that name a cluster, at most.
     """
 
@@ -182,15 +183,6 @@ def telling_words(clusters: np.ndarray, words: pa.ListArray, count: int) -> dict
     ):
         found[number].append(word)
     return found
-
-
-def read_sizes(url: str) -> np.ndarray:
-    """Documents of every cluster by number, uint64[k], from the file of the centroids."""
-    parts = [(batch["cluster"].to_numpy(), batch["size"].to_numpy()) for batch in files.open_arrow(url)]
-    number, size = (np.concatenate([np.empty(0, np.uint64), *(part[i] for part in parts)]) for i in (0, 1))
-    sizes = np.zeros(len(number), np.uint64)
-    sizes[number.astype(np.int64)] = size
-    return sizes
 
 
 def write_terms(url: str, named: Iterator[pa.RecordBatch], sizes: np.ndarray) -> None:

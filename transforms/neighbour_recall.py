@@ -13,10 +13,11 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from ropewalk.kernels.blocked_search import search
 from ropewalk.kernels.xxh64 import from_hex
 from ropewalk.schemas import files, tables
 from ropewalk.transforms import batches, sampling
-from ropewalk.transforms.cell_neighbours import PARTIAL, merge_lists, search
+from ropewalk.transforms.cell_neighbours import PARTIAL, merge_lists
 from ropewalk.transforms.corpus_dir import DOCUMENTS, CorpusDir
 from ropewalk.transforms.vectors import to_matrix
 

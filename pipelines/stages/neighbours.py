@@ -24,11 +24,11 @@ from ropewalk.transforms.cell_neighbours import (
     KEYED,
     MILLIONTHS,
     PARTIAL,
+    CutByShard,
     FindCells,
     MergeNeighbours,
     ReadQuestions,
     SearchCells,
-    by_shard,
     name_row,
 )
 from ropewalk.transforms.corpus_dir import DOCUMENTS
@@ -51,6 +51,8 @@ READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate", "embed",
 
 ROW_BYTES = 60
 """Bytes a question takes in the shuffle beside its vector: address, rank, cell, and Arrow's share."""
+COPIES = 4
+"""How often the local runner holds what it shuffles, measured: encoded, grouped, on the way to a worker, decoded."""
 GROUP_BYTES = 32 << 20
 LINK_BYTES = 60
 """Bytes a link takes in its shuffle, the parts it is joined from included."""
@@ -86,7 +88,7 @@ def jobs(context: Context) -> Jobs:
             | WriteGroups(function, partial, shards, KEYED)
         )
 
-    yield Job("search cells", partial, search, math.ceil(questions / groups) * width)
+    yield Job("search cells", partial, search, math.ceil(questions / groups) * width * COPIES)
 
     target = context.columns("neighbours")
     merge = MergeNeighbours(corpus, alive, config.count)
@@ -95,7 +97,7 @@ def jobs(context: Context) -> Jobs:
         names = pipeline | "Names" >> beam.Create([name_row(shard) for shard in shards]).with_output_types(
             tuple[int, pa.RecordBatch]
         )
-        lists = pipeline | ReadFolder(partial) | beam.ParDo(KeyPending(by_shard, shards))
+        lists = pipeline | ReadFolder(partial) | beam.ParDo(CutByShard(shards))
         return (names, lists) | beam.Flatten() | WriteGroups(merge, target, shards, PARTIAL)
 
     links = longest * config.count * min(config.cells, clusters)
@@ -180,6 +182,7 @@ def _facts(searched: dict[str, int], merged: dict[str, int]) -> dict[str, Any]:
         "alone": merged["alone-docs"],
         "links": links,
         "questions": searched["question-docs"],
+        "questions_by_graph": searched["graph-docs"],
         "compared_pairs": searched["compared-pairs"],
         "mean_similarity": round(merged["similarity-millionths"] / MILLIONTHS / links, 6) if links else None,
     }
