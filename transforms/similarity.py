@@ -112,7 +112,7 @@ class PairSimilarity:
         return _Chunk(parts, len(places), index[: len(a)], index[len(a) :])
 
     def _compare(self, chunk: "_Chunk") -> np.ndarray:
-        sets = shingle_sets(chunk.parts, chunk.count, self.shingling, self.threads)
+        sets = shingle_sets(chunk.parts, chunk.size, self.shingling, self.threads)
         return sets.similarity(chunk.left, chunk.right, self.threads)
 
 
@@ -120,7 +120,7 @@ class _Chunk(NamedTuple):
     """Texts where they lie, how many there are, and the pairs of them to compare, by number: int64[m] twice."""
 
     parts: list[Part]
-    count: int
+    size: int
     left: np.ndarray
     right: np.ndarray
 
