@@ -27,6 +27,7 @@ UNIT_BYTES = 28
 VECTOR_BYTES = 512
 EDGE_BYTES = 24
 LINK_BYTES = 20
+COUNT_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
         "decontaminate": Cost(text_bytes, 0, documents * 24),
         "tokenize": Cost(text_bytes, 0, tokens * BYTES_PER_TOKEN),
         "embed": Cost(text_bytes, 0, documents * VECTOR_BYTES),
-        "cluster": Cost(documents * VECTOR_BYTES, 0, documents * 8),
+        "cluster": Cost(2 * documents * VECTOR_BYTES, documents * COUNT_BYTES, documents * 8),
         "semantic": Cost(documents * VECTOR_BYTES, documents * (VECTOR_BYTES + 40), documents * 24),
         "neighbours": Cost(
             documents * VECTOR_BYTES * 2 + documents * links,
