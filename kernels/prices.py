@@ -3,9 +3,9 @@
     c(i) = argmax over j of <x_i, m_j> - p_j
 
 A round of an auction: a centroid with more vectors than its capacity raises its price until the surplus would rather
-go elsewhere, which for each of its vectors is when the rise passes the margin over its second choice. Only half of the
-surplus is sent away in a round, since all prices rise at once. The surplus halves from round to round; the last one or
-two vectors may be passed to and fro between full centroids, so that sizes end near the capacity, not under it.
+go elsewhere, which for each of its vectors is when the rise passes the margin over its second choice. All prices rise
+at once, so that surplus moves on from full to full centroids for some rounds; the last one or two vectors may be passed
+to and fro, and sizes end near the capacity, not under it.
 
 Prices are multiples of 2^-22, as are the scores of vectors on the grid: differences of the two below 4 are exact in
 float32, so that nothing depends on blocks or threads. Equal vectors cannot be told apart by a price: they stay
@@ -54,7 +54,7 @@ def balance(vectors: np.ndarray, centroids: np.ndarray, *, slack: float, rounds:
             break
         order = np.lexsort((margin, index[:, 0]))
         starts = np.cumsum(sizes) - sizes
-        leaving = np.maximum(1, (sizes[full] - capacity + 1) // 2)
+        leaving = sizes[full] - capacity
         units[full] += margin[order[starts[full] + leaving - 1]] + 1
         units = np.minimum(units - units.min(), int(HIGHEST / UNIT) - 1)
     return (units * UNIT).astype(np.float32)

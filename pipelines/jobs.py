@@ -48,7 +48,7 @@ class Job:
         target: The folder it writes.
         build: Wires the writing of the given shard numbers into a pipeline.
         shuffle_bytes: Estimated bytes that the shuffle of one shard holds in memory on the local runner.
-        beside: Whether it comes after the stage's own columns and is not what the stage's manifest is about.
+        beside: Whether it may come after the stage's own columns and is not what the stage's manifest is about.
     """
 
     label: str

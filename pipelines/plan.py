@@ -30,6 +30,7 @@ WINDOW_BYTES = 900
 """Assumed text in a window of an encoder, overlap taken off."""
 EDGE_BYTES = 24
 LINK_BYTES = 20
+COUNT_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def costs(recipe: Recipe, documents: int, text_bytes: int) -> dict[str, Cost]:
         "decontaminate": Cost(text_bytes, 0, documents * 24),
         "tokenize": Cost(text_bytes, 0, tokens * BYTES_PER_TOKEN),
         "embed": Cost(text_bytes, 0, documents * columns),
-        "cluster": Cost(documents * vector, 0, documents * 8),
+        "cluster": Cost(2 * documents * vector, documents * COUNT_BYTES, documents * 8),
         "semantic": Cost(documents * vector, documents * (vector + 40), documents * 24),
         "neighbours": Cost(
             documents * vector * 2 + documents * links,

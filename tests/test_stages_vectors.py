@@ -132,6 +132,7 @@ def test_oversized_clusters_are_split_and_copies_are_counted(lay, run_stage):
     made = recipe(corpus, **ALONE, cluster={"size": 20, "max_size": 30, "sample_per_cluster": 8})
     facts = walk(run_stage, corpus, made)["cluster"].facts
     assert facts["unsplittable"] == facts["oversized"] == 1 and facts["largest"] == 90
+    assert corpus.stage_manifest("columns/cluster").rows == 190  # that of the columns, whichever job came last
 
 
 def test_a_huge_clump_of_copies_is_dealt_by_id_and_counted(lay, run_stage, monkeypatch):

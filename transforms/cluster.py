@@ -15,7 +15,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.schemas import tables
+from ropewalk.schemas import files, tables
 from ropewalk.transforms import sampling, vectors
 from ropewalk.transforms.centroids import Centroids, notes_of
 
@@ -150,4 +150,8 @@ def _assign_beside(batch: pa.RecordBatch, centroids: Iterable[pa.RecordBatch]) -
 
 def read_centroids(url: str) -> tuple[np.ndarray, dict[str, str]]:
     """Centroids by number, float32[k, d], and the notes written with them."""
-    return Centroids.read(url).vectors, notes_of(url)
+    parts = [part for part in files.open_arrow(url) if part.num_rows]
+    if not parts:
+        return np.zeros((0, 0), np.float32), notes_of(url)
+    order = np.argsort(np.concatenate([part["cluster"].to_numpy() for part in parts]))
+    return np.concatenate([vectors.to_matrix(part["vector"]) for part in parts])[order], notes_of(url)

@@ -179,7 +179,7 @@ def _train(
         )
 
     rows = sum(parts.values()) * config.sample_per_cluster
-    return Job(label, target, build, math.ceil(rows / target.num_shards) * _row_bytes(context))
+    return Job(label, target, build, math.ceil(rows / target.num_shards) * _row_bytes(context), beside=True)
 
 
 def _kept(url: str, key: str) -> tuple[Centroids, int] | None:
