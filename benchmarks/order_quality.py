@@ -12,9 +12,9 @@ adjacent    mean cosine of neighbours, and its share of LKH's (Helsgaun's Lin-Ke
 purity      of such pairs at 32k, the share that comes from one group (package, manual, book, language, topic)
 cpu         seconds of the whole order, neighbours included; compiled before
 
-LKH is elkai's (`pip install --target` into the cache: no requirement of ours), on 10,000 times (1 - cosine), a city more
-that is near all making the tour a path; what it found stays in the cache. `random` and the order of the input rows are
-drawn with several seeds: a shuffled input changes the rows, hence ties and kicks, as other ids would.
+LKH is elkai's (`pip install --target` into the cache: no requirement of ours), on 10,000 times (1 - cosine), with a
+city that is near all to make the tour a path; what it found stays in the cache. `random` and the order of the rows
+are drawn with several seeds: a shuffled input changes the rows, hence ties and kicks, as other ids would.
 """
 
 import argparse

@@ -30,15 +30,23 @@ def path_value(order: np.ndarray, weights: np.ndarray) -> int:
 def improving_moves(order: np.ndarray, weights: np.ndarray, near: np.ndarray) -> list[tuple[str, int, int, int]]:
     """All 2-opt and Or-opt moves that would gain, found by making them: what a local optimum has none of.
 
-    Only moves that put a node beside one of its `near` count. Returns the kind, first and last place, and place after.
+    Only moves count that put an end of the stretch (2-opt: any node) beside one of its `near`; in 2-opt this must weigh
+    more than what the node loses. Returns the kind, first and last place, and place after.
     """
     found, count, value = [], len(order), path_value(order, weights)
-    wanted = {(a, b) for a, row in enumerate(near.tolist()) for b in row if b >= 0}
-    beside = {frozenset(pair) for pair in zip(order[1:].tolist(), order[:-1].tolist(), strict=True)}
+    wanted = [set(row) for row in near.tolist()]
+    pairs = set(zip(order[1:].tolist(), order[:-1].tolist(), strict=True))
+    pairs |= {(b, a) for a, b in pairs}
 
     def look(kind: str, other: np.ndarray, first: int, last: int, at: int) -> None:
-        new = {frozenset(pair) for pair in zip(other[1:].tolist(), other[:-1].tolist(), strict=True)} - beside
-        reached = any((a, b) in wanted or (b, a) in wanted for a, b in map(tuple, new))
+        now = set(zip(other[1:].tolist(), other[:-1].tolist(), strict=True))
+        now |= {(b, a) for a, b in now}
+        lost = {a: int(weights[a, b]) for a, b in pairs - now}
+        ends = {int(order[first]), int(order[last])}
+        reached = any(
+            b in wanted[a] and (weights[a, b] > lost.get(a, 0) if kind == "2-opt" else a in ends and b not in ends)
+            for a, b in now - pairs
+        )
         if reached and path_value(other, weights) > value:
             found.append((kind, first, last, at))
 
@@ -227,6 +235,21 @@ def _settle(
 
 
 @njit(cache=True, nogil=True)
+def _settle_all(
+    order: np.ndarray, place: np.ndarray, weights: np.ndarray, near: np.ndarray, waits: np.ndarray, queue: np.ndarray,
+    tail: int, journal: np.ndarray,
+) -> Any:  # fmt: skip
+    """Makes moves until no node has one: the queue's end, and the journal."""
+    gain = np.int64(1)
+    while gain > 0:
+        head = tail
+        for at in range(len(order)):
+            tail = _wake(order, waits, queue, tail, at)
+        tail, gain, _, journal = _settle(order, place, weights, near, waits, queue, head, tail, journal, 0)
+    return tail, journal
+
+
+@njit(cache=True, nogil=True)
 def _path_search(order: np.ndarray, weights: np.ndarray, near: np.ndarray, kicks: int, seed: np.uint64) -> None:
     nodes = len(order)
     place = np.empty(nodes, np.int64)
@@ -234,12 +257,10 @@ def _path_search(order: np.ndarray, weights: np.ndarray, near: np.ndarray, kicks
     waits = np.zeros(nodes, np.bool_)
     queue = np.empty(nodes, np.int64)
     journal = np.empty((1024, 2), np.int64)
-    head, tail = np.int64(0), np.int64(0)
-    for spot in range(nodes):
-        tail = _wake(order, waits, queue, tail, spot)
-    head, _, _, journal = _settle(order, place, weights, near, waits, queue, head, tail, journal, 0)
-    if nodes < 5:
+    tail, journal = _settle_all(order, place, weights, near, waits, queue, 0, journal)
+    if nodes < 5 or kicks == 0:
         return
+    head = tail
     state = seed
     for _ in range(kicks):
         # A step of the 64-bit generator of Knuth's MMIX; its upper bits are good.
@@ -263,3 +284,4 @@ def _path_search(order: np.ndarray, weights: np.ndarray, near: np.ndarray, kicks
         if change + gain < 0:
             for back in range(used - 1, -1, -1):
                 _turn(order, place, journal, back, journal[back, 0], journal[back, 1])
+    _settle_all(order, place, weights, near, waits, queue, head, journal)

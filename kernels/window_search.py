@@ -60,7 +60,7 @@ def window_search(
         weights: Symmetric, int32[n, n].
         near: Nodes that are worth having beside each node, best first, int32[n, k], -1 for none.
         pull: See `harmonic`.
-        passes: Times every node is looked at, at most; a pass without a move is the last.
+        passes: Times the nodes are looked at, at most; a pass over all of them without a move is the last.
 
     Returns:
         The nodes in their new order, int64[n]; its value is not lower.
@@ -174,7 +174,7 @@ def _window_search(
     found = np.empty(nodes, np.int64)
     waits = np.ones(nodes, np.bool_)
     for _ in range(passes):
-        moves = 0
+        moves, whole = 0, waits.all()
         for u in range(nodes):
             if not waits[u]:
                 continue
@@ -234,5 +234,7 @@ def _window_search(
             for spot in range(max(first - reach, 0), min(last + reach, nodes)):
                 if spot < ends[1] + reach or spot >= ends[2] - reach:
                     waits[order[spot]] = True
-        if moves == 0:
+        if moves == 0 and whole:
             break
+        if moves == 0:
+            waits[:] = True  # a node may want to move beside one whose surroundings changed
