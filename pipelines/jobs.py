@@ -39,6 +39,10 @@ def _keep_signatures(*classes: type) -> None:
 _keep_signatures(beam.DoFn, CallableWrapperDoFn)
 
 
+LOCAL_COPIES = 4
+"""How often the local runner holds what it shuffles, measured: encoded, grouped, on the way to a worker, decoded."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A unit of work that can be repeated without harm.
@@ -47,7 +51,8 @@ class Job:
         label: What it does, for the progress display.
         target: The folder it writes.
         build: Wires the writing of the given shard numbers into a pipeline.
-        shuffle_bytes: Estimated bytes that the shuffle of one shard holds in memory on the local runner.
+        shuffle_bytes: Estimated bytes that the shuffle of one shard holds in memory on the local runner: what is sent,
+            `LOCAL_COPIES` times.
         beside: Whether it may come after the stage's own columns and is not what the stage's manifest is about.
     """
 

@@ -61,6 +61,11 @@ class Context:
         """Stages whose spans are cut out of the text that this one reads."""
         return [stage for stage in self.stages if stage in SPAN_COLUMNS]
 
+    @property
+    def vector_bytes(self) -> int:
+        """What a document's vector takes."""
+        return 2 * int(self.manifests["embed"].facts.get("dimensions", tables.VECTOR_DIMENSIONS))
+
     def columns(self, stage: str, schema: pa.Schema | None = None) -> ShardFolder:
         """The folder of this stage's row-aligned columns; by default they are those of `tables.COLUMNS`."""
         return ShardFolder(self.folder, schema or tables.COLUMNS[stage], self.num_shards, self.key)

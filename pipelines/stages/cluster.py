@@ -22,7 +22,7 @@ import pyarrow as pa
 from ropewalk.kernels import kmeans
 from ropewalk.pipelines.jobs import Job
 from ropewalk.pipelines.walk import Context, Jobs
-from ropewalk.schemas import files, tables
+from ropewalk.schemas import files
 from ropewalk.schemas.manifest import add_counters, fingerprint
 from ropewalk.transforms import centroids as cells
 from ropewalk.transforms import cluster as clustering
@@ -157,8 +157,7 @@ def _groups(context: Context, parts: int) -> int:
 
 
 def _row_bytes(context: Context) -> int:
-    dimensions: int = context.manifests["embed"].facts.get("dimensions", tables.VECTOR_DIMENSIONS)
-    return 2 * dimensions + SAMPLED_BYTES
+    return context.vector_bytes + SAMPLED_BYTES
 
 
 def _train(

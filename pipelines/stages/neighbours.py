@@ -14,7 +14,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from ropewalk.pipelines.jobs import Job
+from ropewalk.pipelines.jobs import LOCAL_COPIES, Job
 from ropewalk.pipelines.walk import Context, Jobs
 from ropewalk.schemas import files, tables
 from ropewalk.schemas.manifest import add_counters, fingerprint
@@ -51,8 +51,6 @@ READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate", "embed",
 
 ROW_BYTES = 60
 """Bytes a question takes in the shuffle beside its vector: address, rank, cell, and Arrow's share."""
-COPIES = 4
-"""How often the local runner holds what it shuffles, measured: encoded, grouped, on the way to a worker, decoded."""
 GROUP_BYTES = 32 << 20
 LINK_BYTES = 60
 """Bytes a link takes in its shuffle, the parts it is joined from included."""
@@ -74,7 +72,7 @@ def jobs(context: Context) -> Jobs:
 
     yield Job("find cells", cells, find_cells)
 
-    width = 2 * int(context.manifests["embed"].facts.get("dimensions", tables.VECTOR_DIMENSIONS)) + ROW_BYTES
+    width = context.vector_bytes + ROW_BYTES
     questions = context.rows * min(config.cells, clusters)
     groups = max(1, min(math.ceil(questions * width / GROUP_BYTES), clusters))
     partial = context.work("partial", PARTIAL, groups)
@@ -88,7 +86,7 @@ def jobs(context: Context) -> Jobs:
             | WriteGroups(function, partial, shards, KEYED)
         )
 
-    yield Job("search cells", partial, search, math.ceil(questions / groups) * width * COPIES)
+    yield Job("search cells", partial, search, math.ceil(questions / groups) * width * LOCAL_COPIES)
 
     target = context.columns("neighbours")
     merge = MergeNeighbours(corpus, alive, config.count)

@@ -13,7 +13,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.pipelines.jobs import Job
+from ropewalk.pipelines.jobs import LOCAL_COPIES, Job
 from ropewalk.pipelines.walk import Context, Jobs
 from ropewalk.schemas import files
 from ropewalk.schemas.manifest import add_counters
@@ -29,8 +29,8 @@ from ropewalk.transforms.vectors import to_matrix
 VERSION = 2
 READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate", "embed", "cluster", "semantic")
 
-ROW_BYTES = 560
-"""Bytes a document takes in the shuffle: a vector, an id, an address, a cluster, and Arrow's share."""
+ROW_BYTES = 48
+"""Bytes a document takes in the shuffle beside its vector: an id, an address, a cluster, and Arrow's share."""
 GROUP_BYTES = 32 << 20
 RANK_BYTES = 64
 """Bytes a rank takes in its shuffle, the parts it is joined from included."""
@@ -43,7 +43,8 @@ def jobs(context: Context) -> Jobs:
     assert laid is not None
     target = context.columns("order")
     centroids, _ = read_centroids(files.join(corpus.folder("cluster"), "centroids.arrow"))
-    partitions = max(1, min(math.ceil(context.rows * ROW_BYTES / GROUP_BYTES), len(centroids)))
+    width = context.vector_bytes + ROW_BYTES
+    partitions = max(1, min(math.ceil(context.rows * width / GROUP_BYTES), len(centroids)))
     function = OrderBySimilarity(**config.model_dump(), partitions=partitions)
     local = context.work("local", LOCAL, partitions)
     columns = {"documents": ["id"], "embed": ["vector"], "cluster": ["cluster"]}
@@ -58,7 +59,7 @@ def jobs(context: Context) -> Jobs:
             | WriteGroups(function, local, shards, KEYED)
         )
 
-    yield Job("local orders", local, order_locally, math.ceil(context.rows / partitions) * ROW_BYTES)
+    yield Job("local orders", local, order_locally, math.ceil(context.rows / partitions) * width * LOCAL_COPIES)
 
     counters = add_counters([shard.counters for shard in local.done().values()])
     documents = counters["ordered-docs"]
@@ -72,10 +73,7 @@ def jobs(context: Context) -> Jobs:
 
     def rank(pipeline: beam.Pipeline, shards: Sequence[int]) -> object:
         ranked = (
-            pipeline
-            | "Locals" >> beam.Create(range(partitions))
-            | beam.Reshuffle()
-            | beam.ParDo(ranks.RankClusters(local, chain, shards))
+            pipeline | "Locals" >> beam.Create(range(partitions)) | beam.ParDo(ranks.RankClusters(local, chain, shards))
         )
         rows = pipeline | "Lengths" >> beam.Create(
             [ranks.length_row(shard, lengths[shard]) for shard in shards]

@@ -10,7 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from ropewalk.pipelines.jobs import Job
+from ropewalk.pipelines.jobs import LOCAL_COPIES, Job
 from ropewalk.pipelines.walk import Context, Jobs
 from ropewalk.schemas.manifest import add_counters
 from ropewalk.transforms.folders import KeyPending
@@ -21,8 +21,8 @@ from ropewalk.transforms.shards import ShardFolder
 VERSION = 1
 READS: Sequence[str] = ("filter", "dedup", "passages", "decontaminate", "embed", "cluster")
 
-ROW_BYTES = 580
-"""Bytes a document takes in the shuffle: a vector, an id, an address, a cluster, a distance, and Arrow's share."""
+ROW_BYTES = 68
+"""Bytes a document takes in the shuffle beside its vector: id, address, cluster, distance, and Arrow's share."""
 GROUP_BYTES = 32 << 20
 FOUND_BYTES = 100
 """Bytes a removed document takes in its shuffle, the parts it is joined from included."""
@@ -32,7 +32,8 @@ def jobs(context: Context) -> Jobs:
     """Compares inside the clusters, then verdicts."""
     corpus, config, alive = context.corpus, context.config, context.alive
     clusters = max(1, int(context.manifests["cluster"].facts["clusters"]))
-    partitions = max(1, min(math.ceil(context.rows * ROW_BYTES / GROUP_BYTES), clusters))
+    width = context.vector_bytes + ROW_BYTES
+    partitions = max(1, min(math.ceil(context.rows * width / GROUP_BYTES), clusters))
     function = SemanticDuplicates(config.epsilon, config.rule, config.prefer, partitions)
     found = context.work("found", FOUND, partitions)
     columns = {"documents": ["id"], "embed": ["vector"], "cluster": ["cluster", "distance"]}
@@ -46,7 +47,7 @@ def jobs(context: Context) -> Jobs:
             | WriteGroups(function, found, shards, KEYED)
         )
 
-    yield Job("compare in clusters", found, compare, math.ceil(context.rows / partitions) * ROW_BYTES)
+    yield Job("compare in clusters", found, compare, math.ceil(context.rows / partitions) * width * LOCAL_COPIES)
 
     counters = add_counters([shard.counters for shard in found.done().values()])
     target = context.columns("semantic")
