@@ -3,6 +3,7 @@
 vLLM makes its own batches, so that a window's vector may depend on its company in the last bits.
 """
 
+import atexit
 import functools
 import hashlib
 import json
@@ -101,4 +102,5 @@ def _engine(model: str, options: str) -> Any:
     # On a CPU vLLM's workers look through all modules, and stumble over numba's if they are forked from this process.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     folder = str(model_files.find(model).folder)
+    atexit.register(_engine.cache_clear)  # else Python waits at its end for processes that wait for it
     return vllm.LLM(**({"model": folder, "runner": "pooling"} | json.loads(options)))
