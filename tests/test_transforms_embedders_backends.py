@@ -146,6 +146,7 @@ class Engine:
     def __init__(self, **options):
         assert options.pop("runner") == "pooling"
         self.options, self.calls = options, []
+        self.llm_engine = types.SimpleNamespace(engine_core=types.SimpleNamespace(shutdown=lambda: None))
 
     def embed(self, prompts, *, use_tqdm):
         assert use_tqdm is False

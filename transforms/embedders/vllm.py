@@ -102,5 +102,7 @@ def _engine(model: str, options: str) -> Any:
     # On a CPU vLLM's workers look through all modules, and stumble over numba's if they are forked from this process.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     folder = str(model_files.find(model).folder)
-    atexit.register(_engine.cache_clear)  # else Python waits at its end for processes that wait for it
-    return vllm.LLM(**({"model": folder, "runner": "pooling"} | json.loads(options)))
+    made = vllm.LLM(**({"model": folder, "runner": "pooling"} | json.loads(options)))
+    # Else Python would wait at its end for vLLM's process, which waits for Python.
+    atexit.register(made.llm_engine.engine_core.shutdown)
+    return made
