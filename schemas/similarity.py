@@ -25,7 +25,7 @@ class EmbedConfig(Settings):
     """Tokens of a window, for `openai` characters; default: as many as the model takes, for `openai` 1200."""
     overlap: float = Field(default=0.1, ge=0, le=0.5)
     """Share of a window that the next one repeats."""
-    max_windows: int = Field(default=32, ge=1, le=1024)
+    max_windows: int = Field(default=8, ge=1, le=1024)
     """Windows of one document, at most: evenly spaced, the first and the last among them."""
     dimensions: int | None = Field(default=None, ge=8, le=512)
     """Numbers of a vector; default: as many as the embedder has, at most 512."""

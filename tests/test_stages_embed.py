@@ -93,7 +93,13 @@ def shard_bytes(tmp_path, out="out"):
 def test_any_sharding_gives_the_same(lay, run_stage, centre):
     documents = testing.of_texts([*words(90, 1), *words(9, 2, longest=2000), "", "!", "a!" * 300])
     made = parse_recipe(
-        {"output": "x", "input": "x", **OFF, "filter": False, "embed": {"embedder": "minilm", "centre": centre}}
+        {
+            "output": "x",
+            "input": "x",
+            **OFF,
+            "filter": False,
+            "embed": {"embedder": "minilm", "centre": centre, "max_windows": 32},
+        }
     )
     found = []
     for number, (count, seed) in enumerate([(1, 0), (3, 5)]):

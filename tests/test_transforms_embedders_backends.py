@@ -146,6 +146,7 @@ class Engine:
     def __init__(self, **options):
         assert options.pop("runner") == "pooling"
         self.options, self.calls = options, []
+        self.llm_engine = types.SimpleNamespace(engine_core=types.SimpleNamespace(shutdown=lambda: None))
 
     def embed(self, prompts, *, use_tqdm):
         assert use_tqdm is False
@@ -160,6 +161,7 @@ def test_vllm_gets_windows_as_tokens(folder, monkeypatch):
     made = []
     stand_in = types.SimpleNamespace(LLM=lambda **options: made.append(Engine(**options)) or made[-1])
     monkeypatch.setitem(sys.modules, "vllm", stand_in)
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     vllm._engine.cache_clear()
     config = EmbedConfig(
         embedder="vllm", model=str(folder), batch=4, window=254, options={"max_model_len": 300, "seed": 1}

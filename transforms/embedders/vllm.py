@@ -3,9 +3,11 @@
 vLLM makes its own batches, so that a window's vector may depend on its company in the last bits.
 """
 
+import atexit
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,5 +99,10 @@ def _engine(model: str, options: str) -> Any:
         import vllm
     except ImportError as error:
         raise EmbedderError(f"embedder vllm needs vLLM: {INSTALL} ({error})") from error
+    # On a CPU vLLM's workers look through all modules, and stumble over numba's if they are forked from this process.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     folder = str(model_files.find(model).folder)
-    return vllm.LLM(**({"model": folder, "runner": "pooling"} | json.loads(options)))
+    made = vllm.LLM(**({"model": folder, "runner": "pooling"} | json.loads(options)))
+    # Else Python would wait at its end for vLLM's process, which waits for Python.
+    atexit.register(made.llm_engine.engine_core.shutdown)
+    return made

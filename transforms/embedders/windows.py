@@ -60,7 +60,7 @@ class WindowEmbedder:
     encoder: Encoder
     window: int | None = None
     overlap: float = 0.1
-    max_windows: int = 32
+    max_windows: int = 8
     wanted: int | None = None
     reduce: Literal["project", "truncate"] = "project"
     reusable = True
