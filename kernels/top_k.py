@@ -39,7 +39,8 @@ def top_k(scores: np.ndarray, own: np.ndarray, k: int, below: float = np.inf) ->
     """
     found = np.full((len(scores), k), -1, np.int32)
     best = np.zeros((len(scores), k), np.float32)
-    _top_k(np.ascontiguousarray(scores, np.float32), own.astype(np.int64), np.float32(below), found, best)
+    if k:
+        _top_k(np.ascontiguousarray(scores, np.float32), own.astype(np.int64), np.float32(below), found, best)
     return found, best
 
 

@@ -64,7 +64,8 @@ class Context:
     @property
     def vector_bytes(self) -> int:
         """What a document's vector takes."""
-        return 2 * int(self.manifests["embed"].facts.get("dimensions", tables.VECTOR_DIMENSIONS))
+        embed = self.manifests.get("embed")
+        return 2 * int(embed.facts.get("dimensions", tables.VECTOR_DIMENSIONS) if embed else tables.VECTOR_DIMENSIONS)
 
     def columns(self, stage: str, schema: pa.Schema | None = None) -> ShardFolder:
         """The folder of this stage's row-aligned columns; by default they are those of `tables.COLUMNS`."""

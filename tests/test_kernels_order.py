@@ -83,7 +83,7 @@ def test_dissolve_is_the_reference(graph, min_segment):
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.integers(1, 6), st.integers(1, 12), st.integers(1, 8), st.integers(0, 99), st.sampled_from([np.inf, 2, 1, -2])
+    st.integers(1, 6), st.integers(1, 12), st.integers(0, 8), st.integers(0, 99), st.sampled_from([np.inf, 2, 1, -2])
 )
 def test_top_k_is_the_reference(rows, columns, k, seed, below):
     scores = np.random.default_rng(seed).integers(-2, 3, (rows, columns)).astype(np.float32)
