@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 # No command may find the repository's own folders on sys.path: `kernels` and `schemas` are names of other projects too.
 export PYTHONSAFEPATH := 1
 
-.PHONY: help venv venv-vllm demo test test-slow test-vllm check lint types format bench wheel clean
+.PHONY: help venv venv-vllm demo test test-slow test-bounds test-vllm check lint types format bench wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets
@@ -35,6 +35,11 @@ test: $(READY)  ## Run the tests
 
 test-slow: $(READY)  ## Run the tests that take minutes or many processes
 	$(BIN)/pytest -m "slow and not gpu and not vllm" -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# numba checks no bounds: a kernel that writes past an array breaks something else, later. In a cache of its own.
+test-bounds: $(READY)  ## Run the tests of kernels, transforms and stages with every index checked
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(abspath build)/bounds $(BIN)/pytest -m "not slow and not gpu and not vllm" -n 2 \
+		--dist loadfile tests/test_kernels_*.py tests/test_transforms_*.py tests/test_stages_*.py $(PYTEST_ARGS)
 
 test-vllm: $(VLLM_READY)  ## Run the tests that need vLLM, on its CPU build in .venv-vllm
 	NUMBA_CACHE_DIR=$(abspath $(VLLM_VENV))/numba \
