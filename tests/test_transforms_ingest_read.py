@@ -307,11 +307,12 @@ def test_empty_files_are_dead_letters(tmp_path, name):
     assert not documents and [(r["reason"], r["path"]) for r in rejects] == [("empty_file", str(tmp_path / name))]
 
 
-def peak_of_reading(path) -> tuple[int, int, int]:
-    """Documents, largest batch, and peak of Python's and numpy's memory."""
+def peak_of_reading(path, trace=True) -> tuple[int, int, int]:
+    """Documents, largest batch, and peak of Python's and numpy's memory if it is traced."""
     recipe = parse_recipe({"output": "x", "input": str(path), "ingest": {"shard_bytes": 1 << 30}})
     (split,) = plan_splits(recipe).splits
-    tracemalloc.start()
+    if trace:
+        tracemalloc.start()
     largest = rows = 0
     for part in read_split(split, recipe.ingest, threads=2):
         largest = max([largest, *(batch.nbytes for batch in part.documents)])
@@ -326,13 +327,14 @@ def test_a_larger_file_needs_no_more_memory(tmp_path, monkeypatch, packing):
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 1 << 20)
     line = json.dumps({"text": "lorem ipsum " * 160, "n": 1}).encode() + b"\n"
     peaks = []
-    for count in (4000, 32000):  # 8 and 62 MB
+    for count in (100, 4000, 32000):  # the first loads what is loaded once; 8 and 62 MB
         path = tmp_path / f"{count}.jsonl{packing}"
         path.write_bytes((gzip.compress(line * 100, 1) if packing else line * 100) * (count // 100))
-        rows, largest, peak = peak_of_reading(path)
+        rows, largest, peak = peak_of_reading(path, trace=count > 100)
         assert rows == count and largest < 2 << 20
         peaks.append(peak)
-    assert peaks[1] < 1.2 * peaks[0] < 30 << 20
+    # How many chunks are on their way at once is a matter of time: a few more or less than with the small file.
+    assert peaks[1] < 25 << 20 and peaks[2] < peaks[1] + (5 << 20)
 
 
 def test_an_endless_line_is_not_held(tmp_path):
