@@ -48,14 +48,22 @@ class Preset:
     compiled: bool
     most: int
     """Windows or targets of an evaluation, at most."""
-    smear: bool = False
-    """Whether heads mix a key with the key before it (Olsson et al. 2022): copying is learned in minutes, not hours."""
+    copying: bool = False
+    """Half of the heads start as ones that copy what followed the same token before: see `Block`."""
+    base: tuple[int, int, float] | None = None
+    """Steps, batch and rate of what all conditions of a seed begin with: `random` with document masks."""
 
 
 PRESETS = {
-    "tiny": Preset(2048, 1, 32, 2, 1, ("in_context", "random", "in_context+mask"), 2, 1, 3e-3, False, 4, True),
+    "tiny": Preset(
+        2048, 1, 32, 2, 1,
+        ("in_context", "random", "in_context+mask"),
+        2, 1, 3e-3, False, 4, True, (4, 1, 3e-3),
+    ),
     "cpu": Preset(
-        2048, 2, 192, 4, 2, ("in_context", "random", "concat", "in_context+mask"), 3, 1, 3e-3, False, 32, True
+        2048, 2, 192, 4, 4,
+        ("in_context", "random", "concat", "in_context+mask"),
+        3, 1, 1e-3, False, 32, True, (300, 2, 2e-3),
     ),
     "gpu": Preset(
         8192, 6, 256, 4, 4,
@@ -66,16 +74,22 @@ PRESETS = {
 
 
 class Block(nn.Module):
-    """Attention with rotary positions, then SwiGLU; RMSNorm before each."""
+    """Attention with rotary positions, then SwiGLU; RMSNorm before each.
 
-    def __init__(self, width: int, heads: int, smear: bool) -> None:
+    With `copying`, the second half of the heads has no rotary positions, and keys that are mostly those of the token
+    before (smeared keys, Olsson et al. 2022). They start with queries as keys and outputs as values (mimetic
+    initialisation, Trockman & Kolter 2023), so that they look at what followed the same token earlier and pass it on.
+    Using context is then learned in minutes; without, it takes far more tokens than a CPU sees in an hour.
+    """
+
+    def __init__(self, width: int, heads: int, copying: bool) -> None:
         super().__init__()
         hidden = (8 * width // 3 + 31) // 32 * 32
-        self.heads = heads
+        self.heads, self.turned = heads, heads // 2 if copying else heads
         self.norm_a, self.norm_b = nn.RMSNorm(width), nn.RMSNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.up, self.down = nn.Linear(width, 2 * hidden, bias=False), nn.Linear(hidden, width, bias=False)
-        self.smear = nn.Parameter(torch.zeros(heads)) if smear else None
+        self.smear = nn.Parameter(torch.zeros(heads)) if copying else None
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """x: [batch, length, width]; mask: see `Windows.mask`."""
@@ -87,12 +101,21 @@ class Block(nn.Module):
                 share = share * mask.diagonal(-1, 2, 3)
             before = F.pad(share, (1, 0))[..., None]
             k = k * (1 - before) + F.pad(k, (0, 0, 1, 0))[:, :, :-1] * before
-        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        q, k = (torch.cat([rotate(z[:, : self.turned], cos, sin), z[:, self.turned :]], 1).to(v.dtype) for z in (q, k))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
         x = x + self.out(y.reshape(b, n, w))
         gate, value = self.up(self.norm_b(x)).chunk(2, -1)
         x = x + self.down(F.silu(gate) * value)
         return x
+
+    def start_copying(self, generator: torch.Generator) -> None:
+        """Initial weights of the heads that copy."""
+        width = self.out.weight.shape[0]
+        first = self.turned * (width // self.heads)
+        rows = torch.linalg.qr(torch.randn(width, width, generator=generator))[0][first:]
+        for part, scale in ((0, 1.5), (1, 1.5), (2, 1.0)):
+            self.qkv.weight.data[part * width + first : (part + 1) * width] = rows * scale
+        self.out.weight.data[:, first:] = rows.T * 0.02
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -107,7 +130,7 @@ class Model(nn.Module):
     def __init__(self, preset: Preset, vocabulary: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, preset.width)
-        self.blocks = nn.ModuleList(Block(preset.width, preset.heads, preset.smear) for _ in range(preset.layers))
+        self.blocks = nn.ModuleList(Block(preset.width, preset.heads, preset.copying) for _ in range(preset.layers))
         self.norm = nn.RMSNorm(preset.width)
         half = preset.width // preset.heads // 2
         angle = torch.arange(preset.length)[:, None] * 10000.0 ** (-torch.arange(half) / half)
@@ -120,13 +143,16 @@ class Model(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
             if name.endswith("smear"):
-                value = torch.linspace(-2, 2, len(weight))
+                value = torch.linspace(-3, 3, len(weight))
             elif weight.ndim == 1:
                 value = torch.ones(weight.shape)
             else:
                 scale = 0.02 / math.sqrt(2 * len(self.blocks)) if name.endswith(("out.weight", "down.weight")) else 0.02
                 value = torch.randn(weight.shape, generator=generator) * scale
             weight.data.copy_(value)
+        for block in self.blocks:
+            if block.smear is not None:
+                block.start_copying(generator)
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Logits [batch, length, vocabulary]."""
@@ -161,15 +187,30 @@ class Trainer:
         with amp(self.device):
             return self._run(held.tokens[rows], held.targets[rows], held.mask(rows) if masked else None)
 
-    def train(self, held: Windows, masked: bool, seed: int, steps: int) -> dict[str, Any]:
-        """Trains from the seed's initial weights."""
-        preset = self.preset
+    def train(
+        self, held: Windows, masked: bool, seed: int, steps: int, begin: dict[str, torch.Tensor] | None = None
+    ) -> dict[str, Any]:
+        """Trains from given weights, or else from the seed's initial ones."""
+        if begin is None:
+            self.model.start(seed)
+        else:
+            self.model.load_state_dict(begin)
+        return self._train(held, masked, seed, steps, self.preset.batch, self.preset.rate)
+
+    def base(self, held: Windows, seed: int) -> tuple[dict[str, torch.Tensor] | None, dict[str, Any]]:
+        """The weights with which all conditions of a seed begin, if they are trained ones."""
+        if self.preset.base is None:
+            return None, {}
         self.model.start(seed)
+        run = self._train(held, True, 1000 + seed, *self.preset.base)
+        return {name: value.clone() for name, value in self.model.state_dict().items()}, run
+
+    def _train(self, held: Windows, masked: bool, seed: int, steps: int, batch: int, rate: float) -> dict[str, Any]:
         self.model.train()
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim == 1]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=preset.rate, betas=(0.9, 0.95), fused=self.device == "cuda")
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=self.device == "cuda")
         stream = order(seed, len(held))
         warm = max(1, steps // 20)
         total = torch.zeros((), device=self.device)
@@ -181,8 +222,8 @@ class Trainer:
                 (step + 1) / warm, 0.1 + 0.45 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm)))
             )
             for group in optimizer.param_groups:
-                group["lr"] = preset.rate * share
-            rows = torch.tensor([next(stream) for _ in range(preset.batch)], device=self.device)
+                group["lr"] = rate * share
+            rows = torch.tensor([next(stream) for _ in range(batch)], device=self.device)
             loss = self.loss(held, rows, masked)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -195,7 +236,7 @@ class Trainer:
                 total.zero_()
         return {
             "steps": steps,
-            "tokens": steps * preset.batch * preset.length,
+            "tokens": steps * batch * self.preset.length,
             "targets": int(targets),
             "seconds": round(time.monotonic() - started, 2),
             "cpu_seconds": round(time.process_time() - cpu, 2),
@@ -273,9 +314,14 @@ def main() -> None:
         began = time.monotonic()
         if began - START + slowest > args.seconds:
             break
+        begin, run = trainer.base(held["random"], seed)
+        if begin is not None:
+            cells["base", seed] = trainer.ask(asked)
+            report["runs"].append({"condition": "base", "seed": seed} | run)
+            print(f"{time.monotonic() - START:5.0f} s base {seed}: {run['train_loss']}", flush=True)
         for condition in preset.conditions:
             layout, masked = condition.removesuffix("+mask"), condition.endswith("+mask")
-            run = trainer.train(held[layout], masked, seed, steps)
+            run = trainer.train(held[layout], masked, seed, steps, begin)
             cells[condition, seed] = trainer.ask(asked)
             report["runs"].append({"condition": condition, "seed": seed} | run)
             means = {n: round(float(ratio(c.sum((0, 1)))), 3) for n, c in cells[condition, seed].items()}
