@@ -1,7 +1,7 @@
 """Does it help? Data for a tiny language model: the same documents in six layouts, and what it is asked afterwards.
 
-    .venv/bin/python benchmarks/layouts_lm.py --folder .lm-cpu --largest 1800 --lengths 2048 --vocabulary 4096
-    .venv/bin/python benchmarks/layouts_lm.py --folder .lm
+    .venv/bin/python benchmarks/layouts_lm.py --folder build/lm-short --largest 1800 --lengths 2048 --vocabulary 4096
+    .venv/bin/python benchmarks/layouts_lm.py --folder build/lm-long
 
 The first makes what `layouts_lm_train.py --preset cpu` needs, the second what `--preset gpu` does.
 
@@ -358,8 +358,8 @@ def export(folder: Path, corpora: dict[str, Path], lengths: list[int], vocabular
 def main() -> None:
     """Makes the data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(".lm"), help="where data.npz and facts.json go")
-    parser.add_argument("--work", type=Path, default=Path("build/lm"), help="scratch, about 1 GB")
+    parser.add_argument("--folder", type=Path, default=Path("build/lm-long"), help="where data.npz and facts.json go")
+    parser.add_argument("--work", type=Path, help="scratch, up to 1 GB; default: <folder>/work")
     parser.add_argument("--extra", type=Path, help="site-packages of another environment, for more Python")
     parser.add_argument("--group-mb", type=float, default=4.0, help="text of one group, in MB, at most")
     parser.add_argument("--max-chars", type=int, default=12_000, help="longest training document, in codepoints")
@@ -367,7 +367,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 8192], help="tokens of a window")
     parser.add_argument("--vocabulary", type=int, default=8192)
     args = parser.parse_args()
-    work = args.work.resolve()
+    work = (args.work or args.folder / "work").resolve()
     args.folder.mkdir(parents=True, exist_ok=True)
     print(
         f"{write_jsonl(work / 'pool.jsonl', pool(args.extra, int(args.group_mb * 1e6), args.largest))} documents",

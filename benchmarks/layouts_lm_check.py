@@ -1,6 +1,6 @@
 """Checks of `layouts_lm_train.py` and `layouts_lm_ask.py` on cases whose answer is known; minutes on a CPU.
 
-    python3 benchmarks/layouts_lm_check.py --data .lm-cpu
+    python3 benchmarks/layouts_lm_check.py --data build/lm-short
 
 Exits with an error if one fails.
 """
@@ -154,7 +154,7 @@ def narrow() -> None:
 def main() -> None:
     """Runs all checks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(".lm"))
+    parser.add_argument("--data", type=Path, default=Path("build/lm-short"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     layouts_lm_ask.BFLOAT16 = False  # answers are known to float32

@@ -1,7 +1,7 @@
 """How alike are the documents of a window, by how many windows are open at once while they are filled?
 
-    .venv/bin/python benchmarks/layouts_lm.py --folder .lm             # once: a corpus of 11,070 documents, build/lm
-    .venv/bin/python benchmarks/open_bins.py --corpus build/lm/train   # results/open_bins.json
+    .venv/bin/python benchmarks/layouts_lm.py --folder build/lm-long             # once: a corpus of 11,070 documents
+    .venv/bin/python benchmarks/open_bins.py --corpus build/lm-long/work/train   # results/open_bins.json
 
 Best fit into many open windows wastes fewer tokens, and takes documents that are next to each other in the order apart.
 For each length: mean over windows of the mean cosine over the pairs of documents in the window, and the share of the
