@@ -135,20 +135,19 @@ def make_tokenizer(folder: Path, vocabulary: int) -> Path:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    path = folder / f"tokenizer-{vocabulary}.json"
-    if not path.exists():
-        tokenizer = tokenizers.Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[END],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        with (folder / "train.jsonl").open(encoding="utf-8") as lines:
-            tokenizer.train_from_iterator((json.loads(line)["text"] for line in lines), trainer)
-        tokenizer.save(str(path))
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    with (folder / "train.jsonl").open(encoding="utf-8") as lines:
+        tokenizer.train_from_iterator((json.loads(line)["text"] for line in lines), trainer)
+    path = folder / "tokenizer.json"
+    tokenizer.save(str(path))
     return path
 
 
