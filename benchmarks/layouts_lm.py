@@ -1,20 +1,23 @@
-"""Does it help? Data for a tiny language model: the same documents in five layouts, and what it is asked afterwards.
+"""Does it help? Data for a tiny language model: the same documents in six layouts, and what it is asked afterwards.
 
-    .venv/bin/python benchmarks/layouts_lm.py --folder .lm          # some minutes; then layouts_lm_train.py
+    .venv/bin/python benchmarks/layouts_lm.py --folder build/lm-short --largest 1800 --lengths 2048 --vocabulary 4096
+    .venv/bin/python benchmarks/layouts_lm.py --folder build/lm-long
 
-Documents: what this machine has of Python, C headers, Perl, manual pages and package documentation (`SOURCES`), one
-group (package, tool, folder) at most `--group-mb`. `ropewalk run` removes copies among *all* of them at a Jaccard
-similarity of 0.5, before anything is chosen. Then, by hash and before any training:
+The first makes what `layouts_lm_train.py --preset cpu` needs, the second what `--preset gpu` does.
+
+Documents: what this machine has of Python, C headers, Perl, manual pages and package documentation
+(`layouts_lm_pool.py`), of one group (package, tool, folder) at most `--group-mb`. `ropewalk run` removes copies among
+*all* of them at a Jaccard similarity of 0.5, before anything is chosen. Then, by hash and before any training:
 
 - whole groups are held out (8 in 100): `packages`, the harder set: nothing of their package was trained on;
 - of the other groups, documents are held out by the hash of their id (6 in 100): `documents`;
 - documents over `--max-chars` are not trained on, as a window of one is the same in every layout: `long`;
-- the rest is trained on. A run of `dedup` against an index of what is held out checks that no copy is in it.
+- the rest is trained on, less the copies that a run of `dedup` against an index of what is held out still finds.
 
 The layouts are Ropewalk's `in_context`, `concat` and `random`, from a recipe that reads the training documents with a
-BPE tokenizer of 8,192 tokens made from them. Made here with the same best-fit packing: `tight`, the similarity order
-with 2 open sequences instead of 10; and two controls, `package` (random inside each group, group after group) and
-`source` (random inside each of the sources: one kind of text).
+BPE tokenizer made from them. Made here with the same best-fit packing: `tight`, the similarity order with 2 open
+sequences instead of 10; and two controls, `package` (random inside each group, group after group) and `source` (random
+inside each of the sources: one kind of text).
 
 `<folder>/data.npz` has each document's tokens once and a plan for each layout, which `export` checks against the
 sequences that Ropewalk wrote.
@@ -22,15 +25,12 @@ sequences that Ropewalk wrote.
 
 import argparse
 import collections
-import gzip
 import hashlib
 import itertools
 import json
-import re
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
+from layouts_lm_pool import pool, unit
 from machine import machine
 
 from ropewalk.kernels.mix64 import mix64
@@ -45,7 +46,6 @@ from ropewalk.transforms.layouts import in_context
 
 ROPEWALK = Path(sys.executable).with_name("ropewalk")
 END = "<|endoftext|>"
-SMALLEST = 200  # bytes of a document
 HELD_GROUPS, HELD_DOCUMENTS = 0.08, 0.06  # shares of groups, and of the documents of the others
 OPEN_BINS, FEW_BINS = 10, 2
 DEDUP: dict[str, Any] = {"threshold": 0.5, "bands": None, "rows": None, "recall": 0.95, "max_source_share": 1.0}
@@ -53,73 +53,6 @@ DEDUP: dict[str, Any] = {"threshold": 0.5, "bands": None, "rows": None, "recall"
 WRITTEN = ("in_context", "concat", "random")
 NEAREST = 64
 TARGETS = 400
-
-PYTHON = (".py", ".md", ".rst", ".txt")
-PERL = (".pm", ".pl", ".pod", ".t")
-
-
-def sources(extra: Path | None) -> dict[str, list[tuple[Path, tuple[str, ...] | None]]]:
-    """Folders of each source, and the endings that count (none: any text)."""
-    paths = sysconfig.get_paths()
-    python: list[tuple[Path, tuple[str, ...] | None]] = [
-        (Path(paths["stdlib"]), PYTHON),
-        (Path(paths["purelib"]), PYTHON),
-    ]
-    if extra:
-        python.append((extra, PYTHON))
-    return {
-        "python": python,
-        "include": [(Path("/usr/include"), None)],
-        "man": [(Path("/usr/share/man"), None)],
-        "doc": [(Path("/usr/share/doc"), None)],
-        "perl": [(Path("/usr/share/perl"), PERL), (Path("/usr/lib/x86_64-linux-gnu/perl"), PERL)],
-    }
-
-
-def group_of(source: str, parts: Sequence[str]) -> str | None:
-    """What a file belongs to, by its path below the source's folder; none: not wanted."""
-    if source == "man":
-        if not re.fullmatch(r"man\d", parts[0]):
-            return None
-        return re.split(r"[-_.:]", parts[-1])[0]
-    if source == "perl":
-        parts = parts[1:]
-        if not parts or parts[0] == "unicore":
-            return None
-    if source == "python" and (parts[0].endswith(".dist-info") or "site-packages" in parts):
-        return None
-    return parts[0].removesuffix(".py").removesuffix(".h")
-
-
-def unit(text: str) -> float:
-    """A number in [0, 1) from a string."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-
-
-def pool(extra: Path | None, group_bytes: int, largest: int) -> Iterator[dict[str, str]]:
-    """The documents, in the order of their hashed keys; exact repeats left to `dedup`."""
-    found: dict[str, tuple[str, str, Path]] = {}
-    for source, folders in sources(extra).items():
-        for root, endings in folders:
-            for path in root.rglob("*"):
-                parts = path.relative_to(root).parts
-                if endings and path.suffix not in endings or path.is_symlink() or not path.is_file():
-                    continue
-                group = group_of(source, parts)
-                if group is not None:
-                    found.setdefault(f"{source}/{'/'.join(parts)}", (source, f"{source}/{group}", path))
-    taken: collections.Counter[str] = collections.Counter()
-    for key in sorted(found, key=unit):
-        source, group, path = found[key]
-        data = path.read_bytes()
-        try:
-            text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-        except (UnicodeDecodeError, OSError, EOFError):
-            continue
-        size = len(text.encode())
-        if SMALLEST <= size <= largest and taken[group] + size <= group_bytes:
-            taken[group] += size
-            yield {"id": key, "text": text, "group": group, "kind": source}
 
 
 def write_jsonl(path: Path, records: Iterator[dict[str, str]] | list[dict[str, str]]) -> int:
@@ -202,20 +135,19 @@ def make_tokenizer(folder: Path, vocabulary: int) -> Path:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    path = folder / f"tokenizer-{vocabulary}.json"
-    if not path.exists():
-        tokenizer = tokenizers.Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[END],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        with (folder / "train.jsonl").open(encoding="utf-8") as lines:
-            tokenizer.train_from_iterator((json.loads(line)["text"] for line in lines), trainer)
-        tokenizer.save(str(path))
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    with (folder / "train.jsonl").open(encoding="utf-8") as lines:
+        tokenizer.train_from_iterator((json.loads(line)["text"] for line in lines), trainer)
+    path = folder / "tokenizer.json"
+    tokenizer.save(str(path))
     return path
 
 
@@ -425,8 +357,8 @@ def export(folder: Path, corpora: dict[str, Path], lengths: list[int], vocabular
 def main() -> None:
     """Makes the data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(".lm"), help="where data.npz and facts.json go")
-    parser.add_argument("--work", type=Path, default=Path("build/lm"), help="scratch, about 1 GB")
+    parser.add_argument("--folder", type=Path, default=Path("build/lm-long"), help="where data.npz and facts.json go")
+    parser.add_argument("--work", type=Path, help="scratch, up to 1 GB; default: <folder>/work")
     parser.add_argument("--extra", type=Path, help="site-packages of another environment, for more Python")
     parser.add_argument("--group-mb", type=float, default=4.0, help="text of one group, in MB, at most")
     parser.add_argument("--max-chars", type=int, default=12_000, help="longest training document, in codepoints")
@@ -434,9 +366,12 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 8192], help="tokens of a window")
     parser.add_argument("--vocabulary", type=int, default=8192)
     args = parser.parse_args()
-    work = args.work.resolve()
+    work = (args.work or args.folder / "work").resolve()
     args.folder.mkdir(parents=True, exist_ok=True)
-    print(f"{write_jsonl(work / 'pool.jsonl', pool(args.extra, int(args.group_mb * 1e6), args.largest))} documents", flush=True)
+    print(
+        f"{write_jsonl(work / 'pool.jsonl', pool(args.extra, int(args.group_mb * 1e6), args.largest))} documents",
+        flush=True,
+    )
     everything = ropewalk(work, "pool", dedup=DEDUP, **(NOTHING | {"tokenize": False}))
     facts: dict[str, Any] = {"machine": machine({}), "lengths": args.lengths, "max_chars": args.max_chars}
     facts |= split(work, everything, args.max_chars)

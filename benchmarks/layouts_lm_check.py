@@ -1,19 +1,22 @@
-"""Checks of `layouts_lm_train.py` on cases whose answer is known; some minutes on a CPU, exits 1 if one fails.
+"""Checks of `layouts_lm_train.py` and `layouts_lm_ask.py` on cases whose answer is known; minutes on a CPU.
 
-python3 benchmarks/layouts_lm_check.py --data .lm
+    python3 benchmarks/layouts_lm_check.py --data build/lm-short
+
+Exits with an error if one fails.
 """
 
 import argparse
+import json
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import layouts_lm_ask
 import numpy as np
 import torch
-import layouts_lm_train
-from layouts_lm_train import IGNORED, PRESETS, Trainer, context, difference, evaluate, packed, probes, ratio, windows
+from layouts_lm_ask import IGNORED, context, difference, evaluate, packed, probes, ratio, windows
+from layouts_lm_train import PRESETS, Trainer
 
 SMALL = replace(PRESETS["tiny"], length=64, width=64, layers=2, batch=32)
 
@@ -61,14 +64,14 @@ def buckets() -> None:
                 assert math.isclose(cells[row, b, 0], total, rel_tol=1e-5)
 
 
-def equal(data: Any) -> None:
+def equal(data: Any, facts: Any) -> None:
     """Every layout holds the same tokens, and as many targets as tokens less segments."""
-    for length in (4096, 8192):
+    for length in facts["lengths"]:
         counts = {}
         for layout in ("in_context", "random", "tight", "concat", "package", "source"):
             held = packed(data, "train", layout, length, "cpu")
             inside = held.segment >= 0
-            counts[layout] = torch.bincount(held.tokens[inside], minlength=8192)
+            counts[layout] = torch.bincount(held.tokens[inside], minlength=facts["vocabulary"])
             assert int(inside.sum()) == len(data["train/tokens"])
             targets = int((held.targets != IGNORED).sum())
             cuts = int((held.segment.max(1).values + 1).sum())
@@ -77,9 +80,9 @@ def equal(data: Any) -> None:
         assert all(torch.equal(c, counts["random"]) for c in counts.values())
 
 
-def probed(data: Any) -> None:
+def probed(data: Any, facts: Any) -> None:
     """The four windows of a target end in the same tokens; a copy stands right before it; nothing else is a target."""
-    made, room = probes(data, "documents", PRESETS["tiny"], "cpu")
+    made, room = probes(data, "documents", min(facts["lengths"]), 8, "cpu")
     size = made["alone"].tokens.shape[1]
     assert len({len(held) for held in made.values()}) == 1
     for kind, held in made.items():
@@ -116,7 +119,7 @@ def copying() -> None:
         halves = [random.integers(0, 32, (4096, 32)) for _ in range(2)]
         tokens = np.concatenate([halves[0], halves[0] if name == "repeated" else halves[1]], 1)
         trainer = Trainer(SMALL, 32, "cpu")
-        trainer.train(windows(tokens, np.zeros(tokens.shape), "cpu"), False, 0, 1200, time.monotonic() + 600)
+        trainer.train(windows(tokens, np.zeros(tokens.shape), "cpu"), False, 0, 600)
         fresh = random.integers(0, 32, (256, 32))
         asked = windows(np.concatenate([fresh, fresh], 1), np.zeros((256, 64)), "cpu")
         losses[name] = ratio(evaluate(trainer.model, asked, False, [1, 32, 36, 64], "cpu").sum(0))
@@ -132,23 +135,37 @@ def repeated() -> None:
     """The same seed gives the same weights at the start, whatever was trained before; runs can be repeated."""
     trainer = Trainer(SMALL, 16, "cpu")
     held = windows(np.random.default_rng(2).integers(0, 16, (64, 64)), np.zeros((64, 64)), "cpu")
-    curves = [trainer.train(held, False, seed, 20, time.monotonic() + 60)["train_loss"] for seed in (0, 1, 0)]
+    curves = [trainer.train(held, False, seed, 20)["train_loss"] for seed in (0, 1, 0)]
     assert curves[0] == curves[2] != curves[1]
+
+
+def narrow() -> None:
+    """Training in bfloat16 gives the losses of training in float32."""
+    random = np.random.default_rng(3)
+    tokens = np.repeat(random.integers(0, 32, (256, 32)), 2, axis=1)  # every second token can be known
+    held = windows(tokens, np.zeros(tokens.shape), "cpu")
+    curves = []
+    for layouts_lm_ask.BFLOAT16 in (False, True):
+        curves.append(np.array(Trainer(SMALL, 32, "cpu").train(held, False, 0, 100)["train_loss"]))
+    layouts_lm_ask.BFLOAT16 = False
+    assert curves[0][-1] < 2 < curves[0][0] and np.abs(curves[0] - curves[1]).max() < 0.02, curves
 
 
 def main() -> None:
     """Runs all checks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(".lm"))
+    parser.add_argument("--data", type=Path, default=Path("build/lm-short"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    layouts_lm_ask.BFLOAT16 = False  # answers are known to float32
+    facts = json.loads((args.data / "facts.json").read_text())
     with np.load(args.data / "data.npz") as file:
         data = {key: file[key] for key in file.files}
-    for check in (segments, buckets, statistics, repeated, copying):
+    for check in (segments, buckets, statistics, repeated, narrow, copying):
         check()
         print(f"{check.__name__}: right", flush=True)
     for check_data in (equal, probed):
-        check_data(data)
+        check_data(data, facts)
         print(f"{check_data.__name__}: right", flush=True)
 
 
