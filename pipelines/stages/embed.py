@@ -75,7 +75,6 @@ def jobs(context: Context) -> Jobs:
     lengths, vectors = yield from _sample(context, made, counters["embedded-docs"])
     facts |= {"length_bias": centre.length_bias(lengths, vectors), "length_bias_docs": len(lengths)}
     if not config.centre:
-        yield Job("finish", target, build)  # nothing is left to do, but the stage's own folder must come last
         return facts
     means = centre.means_of(lengths, vectors)
     moved = centre.centre(vectors, lengths, means).astype(np.float32)
@@ -155,7 +154,7 @@ def _sample(context: Context, made: ShardFolder, documents: int) -> Generator[Jo
             context.corpus, read, None, draw, drawn, aligned=False, cut=context.cut
         )  # fmt: skip
 
-    yield Job("sample vectors", drawn, build)
+    yield Job("sample vectors", drawn, build, beside=True)
     return centre.sample_of(batch for shard in range(drawn.num_shards) for batch in drawn.read(shard))
 
 
