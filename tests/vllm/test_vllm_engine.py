@@ -11,7 +11,7 @@ import pytest
 
 from ropewalk.schemas.synth_recipe import EngineConfig
 from ropewalk.synth.engine import EngineDead, Repetition, RequestError
-from ropewalk.synth.engines import vllm
+from ropewalk.synth.engines import stepped, vllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -218,13 +218,14 @@ def test_extra_parameters_arrive(tiny, make_request):
     assert set(answer.token_ids) == set(allowed)
 
 
-def test_a_cancelled_request_frees_its_place(tiny, make_request):
+def test_a_cancelled_request_frees_its_place(tiny, make_request, monkeypatch):
+    monkeypatch.setattr(stepped, "STATS_EVERY", 0.0)  # a fast machine is done with three requests in a second
+
     async def cancel_two_of_three():
-        tasks = [
-            asyncio.create_task(tiny.engine.generate(make_request(prompt, max_tokens=600, extra={"ignore_eos": True})))
-            for prompt in PROMPTS[:3]
-        ]
+        asked = [make_request(prompt, max_tokens=2000, extra={"ignore_eos": True}) for prompt in PROMPTS[:3]]
+        tasks = [asyncio.create_task(tiny.engine.generate(request)) for request in asked]
         while tiny.engine.stats().get("running-requests", 0) < 3:
+            assert not any(task.done() for task in tasks)
             await asyncio.sleep(0.01)
         for task in tasks[:2]:
             task.cancel()
@@ -235,7 +236,7 @@ def test_a_cancelled_request_frees_its_place(tiny, make_request):
 
     one, two, answered = tiny.run(cancel_two_of_three())
     assert isinstance(one, asyncio.CancelledError) and isinstance(two, asyncio.CancelledError)
-    assert len(answered.token_ids) == 600
+    assert len(answered.token_ids) == 2000
     stats = tiny.engine.stats()
     assert stats["waiting-requests"] == stats["kv_usage-share"] == 0
 
