@@ -5,6 +5,7 @@ generated so far), and how (sampling). An engine answers each on its own; a faul
 and touches no other. Only the death of the engine itself is an `EngineDead`.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -201,7 +202,16 @@ def revision_with(revision: str, options: Mapping[str, Any], changing: Collectio
         changing: Names of those that change answers, such as a quantization; the others (memory, threads) do not.
     """
     changed = {name: value for name, value in options.items() if name in changing}
-    return f"{revision}+{fingerprint(changed)[:16]}" if changed else revision
+    if not changed:
+        return revision
+    told = json.dumps(changed, sort_keys=True, default=_name)
+    return f"{revision}+{fingerprint(told)[:16]}"
+
+
+def _name(value: object) -> str:
+    """What stands for a class or function among options, such as a logits processor: where it is defined."""
+    named = value if isinstance(value, type) or callable(value) else type(value)
+    return f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}"
 
 
 class Engine(Protocol):

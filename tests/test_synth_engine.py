@@ -16,3 +16,10 @@ def test_options_that_change_answers_are_part_of_the_key_and_no_others():
     found = [key({"KV_CACHE_PRECISION": p, "INFERENCE_NUM_THREADS": n}) for p in ("u8", "f16") for n in (1, 2)]
     assert found[0] == found[1] != found[2] == found[3]
     assert plain not in found
+
+
+def test_a_class_among_the_options_is_told_by_its_name():
+    names = ["logits_processors"]
+    found = [revision_with("abc", {"logits_processors": [cls]}, names) for cls in (Sampling, Request, Sampling)]
+    assert found[0] == found[2] != found[1]
+    assert revision_with("abc", {"logits_processors": [Sampling]}, names).startswith("abc+")
